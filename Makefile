@@ -1,0 +1,66 @@
+# Pelorus. `make demo` and `make test` do everything on a fresh machine; the rest are their parts.
+# With KUBECONFIG set, the targets use that cluster instead of the embedded one (see docs/development.md).
+
+PELORUS_CACHE ?= $(HOME)/.cache/pelorus
+PROFILE ?= release
+# Build products live outside the clone, keyed by what they depend on: a second clone is quick.
+TARGET_KEY := $(shell cat Cargo.lock .cargo/config.toml Cargo.toml | sha256sum | cut -c1-12)
+export PELORUS_CACHE
+export CARGO_TARGET_DIR ?= $(PELORUS_CACHE)/target-$(TARGET_KEY)
+
+DEVCLUSTER = cargo run --quiet -p pelorus-dev --bin devcluster --
+TOOLS = PATH="$$(deploy/tools/install):$$PATH"
+NEXTEST = $(TOOLS) cargo nextest run --no-fail-fast
+
+.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-long bench generate generate-check fmt lint clean
+
+help: ## This list.
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+deps: ## Install and build what the development cluster runs (cached).
+	$(DEVCLUSTER) build
+	@deploy/tools/install >/dev/null
+
+cluster: ## Bring up the embedded development Kubernetes.
+	$(DEVCLUSTER) up
+
+cluster-down: ## Take it away, with all that it made.
+	$(DEVCLUSTER) down
+
+images: ## Build the daemons and their images, and import all images into the cluster.
+	$(DEVCLUSTER) images --profile $(PROFILE)
+
+install: cluster images ## Install or upgrade Pelorus on the cluster with Helm.
+	deploy/dev/install.sh
+
+demo: install ## The main job: a lossless three-instance cluster, written to and read back.
+	deploy/dev/demo.sh
+
+test: test-unit test-e2e ## Everything that each landing has to pass.
+
+test-unit: deps ## Unit, property and real-mysqld tests; needs no cluster.
+	$(NEXTEST) --workspace --exclude tests
+
+test-e2e: install ## The suite on the development cluster.
+	$(NEXTEST) -p tests
+
+test-long: install ## What is too heavy for each landing.
+	$(NEXTEST) -p tests --profile long
+
+bench: install ## Measure, print tables, write target/bench/*.json.
+	cargo run --quiet --profile $(PROFILE) -p tests --bin bench
+
+generate: ## Write everything that is generated.
+	cargo run --quiet -p common --bin pelorus-generate
+
+generate-check: ## Fail when something generated is not current.
+	cargo run --quiet -p common --bin pelorus-generate -- --check
+
+fmt: ## Format.
+	cargo fmt --all
+
+lint: deps generate-check ## Format, clippy, dependencies, generated files, charts.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(TOOLS) cargo deny --offline check bans licenses sources
+	eval "$$($(DEVCLUSTER) env)" && helm lint --strict deploy/charts/pelorus-crds deploy/charts/pelorus

@@ -1,0 +1,411 @@
+//! The instance API: what instance-d reports and which orders it takes.
+//!
+//! HTTP/1.1 and JSON over mutual TLS on [`crate::names::PORT_INSTANCE_API`]:
+//!
+//! ```text
+//! GET  /v1/state            InstanceState
+//! GET  /v1/stream           InstanceState as lines of JSON: at once, on every change, and each HEARTBEAT
+//! POST /v1/initialise       InitialiseOrder   -> InstanceState   topology-ctl
+//! POST /v1/clone            CloneOrder        -> InstanceState   topology-ctl
+//! POST /v1/config/check     ConfigRequest     -> ConfigAnswer    topology-ctl
+//! POST /v1/config/apply     ConfigRequest     -> ConfigAnswer    topology-ctl
+//! POST /v1/fence            FenceOrder        -> InstanceState   failover-d
+//! POST /v1/follow           FollowOrder       -> InstanceState   failover-d
+//! POST /v1/promote          PromoteOrder      -> InstanceState   failover-d
+//! POST /v1/acks             AcksOrder         -> InstanceState   failover-d
+//! POST /v1/demote           DemoteOrder       -> InstanceState   failover-d
+//! GET  /livez /readyz /metrics                                    anyone, over TLS
+//! ```
+//!
+//! Role orders carry an epoch. The instance persists it as its promise before it acts, and refuses any order below its
+//! promise (invariant 3). An order that is repeated within its epoch has no further effect. Long work (initialise,
+//! clone, the start of mysqld) is accepted at once and shows as a [`Phase`] in the state.
+//! A refusal is HTTP 409 (or 400, 403) with a [`Refusal`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::gtid::GtidSet;
+
+/// Pace of the state stream when nothing changes.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+
+/// A change-of-primary number. It only grows (invariant 3).
+pub type Epoch = u64;
+
+/// All that one instance knows about itself at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceState {
+    /// Pod name, `<cluster>-<ordinal>`.
+    pub name: String,
+    /// Namespace of the cluster.
+    pub namespace: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Random per start of instance-d: tells a restart from silence.
+    pub incarnation: String,
+    /// Grows with every state that this incarnation reports.
+    pub sequence: u64,
+    /// Highest epoch obeyed, as it stands on disk.
+    pub promised: Epoch,
+    /// What the last obeyed role order made of it, as it stands on disk.
+    pub role: Role,
+    /// Whether the running mysqld has been brought into `role` since it started. False after a restart until the order
+    /// is repeated, while an order is being carried out, and on a primary that stays closed until its tail is proven.
+    #[serde(default)]
+    pub in_force: bool,
+    /// The data may hold transactions that were never acknowledged: it was a primary that stopped without a finished
+    /// demotion. Cleared by a `promote` with `proven`, or by an errant check that passes on `follow`.
+    #[serde(default)]
+    pub tail_unproven: bool,
+    /// What the instance is doing.
+    pub phase: Phase,
+    /// SIGTERM has been received: a primary waits for a hand-over before it stops, a replica is on its way out.
+    pub leaving: bool,
+    /// Why `phase` is `Failed`, or what else a person should know. Never holds a secret.
+    pub problem: Option<String>,
+    /// Progress of an initialisation, clone or restore.
+    pub progress: Option<Progress>,
+    /// Random, made with the data directory: names the data in a `condemns`. Absent when there is none.
+    pub data_id: Option<String>,
+    /// Space on the data volume.
+    pub disk: Disk,
+    /// Present while mysqld answers.
+    pub mysqld: Option<MysqldState>,
+    /// Present while a mysqld process exists: age of the last answered canary query on a held session and of the last
+    /// new login that was answered. Both grow while mysqld hangs.
+    pub canary: Option<Canary>,
+}
+
+/// What the last role order made of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Role {
+    /// No role order yet: read-only, closed to clients, no receiver.
+    None,
+    /// Receiver stopped, read-only; holds still for an election.
+    Fenced,
+    /// Replicates from `source`.
+    #[serde(rename_all = "camelCase")]
+    Replica {
+        /// Pod name of the source.
+        source: String,
+        /// Whether its semi-sync acknowledgements are switched on.
+        acknowledges: bool,
+    },
+    /// Takes writes.
+    #[serde(rename_all = "camelCase")]
+    Primary {
+        /// Acknowledgements each commit waits for; 0 switches semi-sync off (one-instance clusters, `Available`).
+        acks_needed: u32,
+        /// Ordinals whose replication account is locked and whose dump thread is proven gone.
+        struck: Vec<u32>,
+    },
+}
+
+/// What an instance is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// No data directory: waits for a provisioning order.
+    Empty,
+    /// Makes a new data directory.
+    Initialising,
+    /// Copies the data of a donor.
+    Cloning,
+    /// Has data and no mysqld, and the last stop was not clean: waits for a role order before it starts.
+    Crashed,
+    /// Cuts a binlog tail that was never acknowledged.
+    Rewinding,
+    /// mysqld runs and does not answer yet (crash recovery may take as long as it makes progress).
+    Starting,
+    /// mysqld answers.
+    Running,
+    /// mysqld is being stopped on purpose.
+    Stopping,
+    /// Needs a person or another order; `problem` says why.
+    Failed,
+}
+
+/// Progress of long work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// What is being done, for people.
+    pub step: String,
+    /// Bytes done so far.
+    pub done_bytes: u64,
+    /// Bytes expected, 0 when unknown.
+    pub total_bytes: u64,
+}
+
+/// Space on the data volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// Bytes that an unprivileged process can still write.
+    pub free_bytes: u64,
+    /// Size of the file system in bytes.
+    pub total_bytes: u64,
+}
+
+/// Age of the last answers of mysqld, in milliseconds at the time of the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// On a session that was opened before.
+    pub session_age_ms: u64,
+    /// By a new login ("too many connections" counts as an answer).
+    pub login_age_ms: u64,
+}
+
+/// What mysqld said last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MysqldState {
+    /// `@@version`.
+    pub version: String,
+    /// `@@server_uuid`.
+    pub server_uuid: String,
+    /// `@@super_read_only`. A flag is no fence: only the answer of a demote or fence order is.
+    pub super_read_only: bool,
+    /// `@@read_only`.
+    pub read_only: bool,
+    /// `@@offline_mode`: clients are kept out.
+    pub offline: bool,
+    /// `@@gtid_executed`.
+    pub executed: GtidSet,
+    /// Executed, united with what the relay log holds (whole transactions only).
+    pub received: GtidSet,
+    /// `@@gtid_purged`.
+    pub purged: GtidSet,
+    /// The replication channel, when one is configured.
+    pub replication: Option<ReplicationState>,
+    /// The semi-sync source side.
+    pub source: SourceState,
+}
+
+/// The replication channel of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationState {
+    /// Host that it replicates from.
+    pub source_host: String,
+    /// Receiver thread. `Connecting` is not stopped.
+    pub receiver: ReceiverState,
+    /// Milliseconds since the receiver last heard anything (event or heartbeat) from its source.
+    pub heard_age_ms: Option<u64>,
+    /// Last receiver error, empty when there is none.
+    pub receiver_error: String,
+    /// Whether the applier runs.
+    pub applier_running: bool,
+    /// Last applier error, empty when there is none.
+    pub applier_error: String,
+    /// Seconds that what is being applied lies behind its commit on the source; 0 when all that was received is applied.
+    pub lag_seconds: f64,
+    /// Whether semi-sync acknowledgements are on and in force (`Rpl_semi_sync_replica_status`).
+    pub acknowledges: bool,
+}
+
+/// State of the receiver (IO) thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReceiverState {
+    /// Not running.
+    No,
+    /// Running, not connected.
+    Connecting,
+    /// Running and connected.
+    Yes,
+}
+
+/// The semi-sync source side of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceState {
+    /// `rpl_semi_sync_source_enabled`.
+    pub enabled: bool,
+    /// `rpl_semi_sync_source_wait_for_replica_count`.
+    pub acks_needed: u32,
+    /// Accounts of the dump threads that are connected now (`pelorus_repl_<n>`), for people and for growing. A frozen
+    /// replica stays here for many seconds: never take it for life.
+    pub dumps: Vec<String>,
+    /// Sessions that wait for an acknowledgement.
+    pub waiters: u32,
+    /// Age of the oldest such wait in milliseconds.
+    pub oldest_wait_ms: u64,
+}
+
+/// Make a new, empty data directory with Pelorus' accounts and no GTID. Refused by an instance that holds data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InitialiseOrder {}
+
+/// Copy the data of another instance. Refused by an instance that holds data, unless `condemns` names that data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CloneOrder {
+    /// Pod name of the donor.
+    pub donor: String,
+    /// DNS name of the donor.
+    pub donor_host: String,
+    /// `dataId` of the data that may be thrown away.
+    pub condemns: Option<String>,
+}
+
+/// Promise the epoch, stop the receiver for sure, start the applier, and answer with what was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FenceOrder {
+    /// The epoch to promise.
+    pub epoch: Epoch,
+}
+
+/// Replicate from `source`. Starts mysqld first where it is down, rewinding when the old history demands it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FollowOrder {
+    /// The epoch to promise.
+    pub epoch: Epoch,
+    /// Pod name of the source.
+    pub source: String,
+    /// DNS name of the source.
+    pub source_host: String,
+    /// Whether its acknowledgements count: semi-sync is switched on only for recorded ackers.
+    pub acknowledges: bool,
+}
+
+/// Become the primary: everything received is applied first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PromoteOrder {
+    /// The epoch to promise.
+    pub epoch: Epoch,
+    /// Acknowledgements each commit waits for.
+    pub acks_needed: u32,
+    /// Ordinals of the replicas whose accounts may replicate and so acknowledge.
+    pub ackers: Vec<u32>,
+    /// Longest wait for what was received to be applied.
+    pub apply_timeout_ms: u64,
+    /// What at least `acksNeeded` recorded ackers are known to hold (received or executed). Only a primary that
+    /// comes back in place needs it (`tailUnproven`): without it, or while it does not contain the instance's executed
+    /// set, mysqld runs as a semi-sync source but stays closed and read-only; ask again, same epoch, with a newer set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<GtidSet>,
+}
+
+/// Change how many acknowledgements the serving primary waits for, and who may give them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcksOrder {
+    /// The epoch to promise.
+    pub epoch: Epoch,
+    /// Acknowledgements each commit waits for.
+    pub acks_needed: u32,
+    /// Ordinals whose replication account is locked and whose dump thread is ended before the answer: they cannot
+    /// acknowledge any more. All other accounts are unlocked.
+    pub struck: Vec<u32>,
+}
+
+/// Stop taking writes: `super_read_only=ON` must return OK within the budget, then client sessions are ended.
+/// When it does not return, mysqld is killed: nothing unacknowledged is ever answered with OK.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DemoteOrder {
+    /// The epoch to promise.
+    pub epoch: Epoch,
+    /// Longest wait for `super_read_only=ON`.
+    pub budget_ms: u64,
+    /// `true`: kill mysqld when the budget runs out. `false` (a switchover): give up, writes go on, answer `Busy`.
+    pub kill: bool,
+}
+
+/// mysqld settings that a user asked for: key to value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfigRequest {
+    /// Settings by name, underscores, as in `spec.config`.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What became of each setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigAnswer {
+    /// By key.
+    pub settings: BTreeMap<String, SettingVerdict>,
+    /// What `mysqld --validate-config` said against the whole, when it refused it.
+    pub refused: Option<String>,
+}
+
+/// Verdict on one setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "verdict")]
+pub enum SettingVerdict {
+    /// In force.
+    InForce,
+    /// Dynamic and not in force yet (answer of `check`).
+    Dynamic,
+    /// Takes a restart.
+    NeedsRestart,
+    /// Unknown name, value out of range, …
+    #[serde(rename_all = "camelCase")]
+    Invalid {
+        /// mysqld's own words.
+        reason: String,
+    },
+}
+
+/// Why an order was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people; lower case, no secrets.
+    pub message: String,
+    /// The promise that stands, so that a stale caller learns of it.
+    pub promised: Epoch,
+}
+
+/// Why an order was refused, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RefusalCode {
+    /// The order's epoch is below the promise.
+    EpochTooLow,
+    /// The order contradicts one obeyed in the same epoch (two primaries in one epoch, for instance).
+    Conflict,
+    /// The instance holds data that the order does not condemn.
+    HoldsData,
+    /// The instance holds no data, or none that is proven complete.
+    NoData,
+    /// Another order is being carried out, or the step did not finish in its time; try again.
+    Busy,
+    /// The step failed; `message` says how.
+    Failed,
+    /// The caller's certificate does not allow this order.
+    Forbidden,
+    /// The body was not understood.
+    BadRequest,
+}
+
+/// What instance-d reads from `instance.json` in [`crate::names::DIR_CONFIG`]; topology-ctl writes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InstanceConfig {
+    /// Namespace of the cluster.
+    pub namespace: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// UID of the MySQLCluster object.
+    pub cluster_uid: String,
+    /// User settings for mysqld, already checked against the guarded list.
+    pub settings: BTreeMap<String, String>,
+    /// Memory limit of the MySQL container in bytes, 0 when there is none; defaults of memory-sized settings derive from it.
+    pub memory_limit_bytes: u64,
+    /// After this long without an answer mysqld counts as hung.
+    pub hang_after_ms: u64,
+    /// After this long without word from failover-d and from any replica a primary fences itself.
+    pub isolated_after_ms: u64,
+}

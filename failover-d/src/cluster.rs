@@ -1,0 +1,456 @@
+//! One cluster's loop: observe, decide, act, report. Everything slow runs beside it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::client::InstanceClient;
+use common::crd::MySQLCluster;
+use common::crd::Durability;
+use common::events::{Event, Events};
+use common::tls::{self, Material};
+use common::{names, names::daemon};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::Api;
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
+use kube::{Resource, ResourceExt};
+use rustls::ClientConfig;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::decide::{self, Kind, Name, Observed, Order, Plan, Record, Wish};
+use crate::memory::{Memory, PodFacts};
+use crate::metrics::Metrics;
+use crate::order::{self, Orders};
+use crate::report::{self, Report};
+use crate::route::{self, Desired, Target};
+use crate::stream::{self, Update};
+use crate::{record, watching::Pods};
+
+/// Silence has to be noticed without anybody saying anything.
+const TICK: Duration = Duration::from_millis(100);
+/// Deadline of reading a Secret.
+const SECRET_TIMEOUT: Duration = Duration::from_secs(3);
+/// The client certificate is read again this often: it is renewed while we run.
+const SECRET_PACE: Duration = Duration::from_secs(300);
+/// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
+const SILENT_AFTER: Duration = Duration::from_millis(1500);
+
+/// What every cluster loop needs.
+#[derive(Clone)]
+pub struct Context {
+    /// For lists and writes that may take their time.
+    pub client: Client,
+    /// Events on NATS.
+    pub events: Events,
+    /// Kubernetes Events.
+    pub recorder: Recorder,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Name of this process, for the record.
+    pub holder: Arc<str>,
+}
+
+struct Stream {
+    uid: String,
+    address: SocketAddr,
+    client: InstanceClient,
+    task: AbortHandle,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Loop {
+    context: Context,
+    namespace: String,
+    name: String,
+    cluster: MySQLCluster,
+    memory: Memory,
+    streams: HashMap<Name, Stream>,
+    orders: Orders,
+    tls: Option<(Arc<ClientConfig>, Instant)>,
+    updates: mpsc::Sender<Update>,
+    routes: watch::Sender<Desired>,
+    reports: watch::Sender<(MySQLCluster, Report)>,
+    operation_seen: Option<(String, Instant)>,
+    was_ready: Option<bool>,
+    last_blocked: Option<String>,
+}
+
+/// Runs until the sender of `objects` is dropped (the cluster is gone).
+pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster>>, mut pods: watch::Receiver<Pods>) {
+    let cluster = MySQLCluster::clone(&objects.borrow_and_update());
+    let (namespace, name) = cluster.namespace_and_name();
+    let span = info_span!("cluster", namespace, cluster = name);
+    async move {
+        let (updates, mut inbox) = mpsc::channel(256);
+        let (routes, desired) = watch::channel(Desired::default());
+        let (reports, reported) = watch::channel((cluster.clone(), Report::default()));
+        tokio::spawn(
+            route::run(context.client.clone(), cluster.clone(), desired, context.metrics.clone()).in_current_span(),
+        );
+        tokio::spawn(
+            report::run(context.client.clone(), namespace.clone(), name.clone(), reported).in_current_span(),
+        );
+        let mut this = Loop {
+            memory: Memory::new(&namespace, &name, Instant::now()),
+            context,
+            namespace,
+            name,
+            cluster,
+            streams: HashMap::new(),
+            orders: Orders::default(),
+            tls: None,
+            updates,
+            routes,
+            reports,
+            operation_seen: None,
+            was_ready: None,
+            last_blocked: None,
+        };
+        info!("watching");
+        loop {
+            let facts = pods.borrow_and_update().of(&this.namespace, &this.name);
+            if let Some(facts) = facts {
+                this.step(&facts).await;
+            }
+            tokio::select! {
+                changed = objects.changed() => {
+                    if changed.is_err() { break }
+                    this.take(MySQLCluster::clone(&objects.borrow_and_update()));
+                }
+                changed = pods.changed() => if changed.is_err() { break },
+                update = inbox.recv() => {
+                    if let Some(update) = update { this.note(update); }
+                    while let Ok(update) = inbox.try_recv() { this.note(update); }
+                }
+                () = sleep(TICK) => {}
+            }
+        }
+        info!("gone");
+        this.context.metrics.forget(&this.namespace, &this.name);
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Versions of one object can be compared since Kubernetes 1.35, and in fact ever since.
+fn version(cluster: &MySQLCluster) -> u64 {
+    cluster.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+impl Loop {
+    /// Takes up an object unless we hold a newer one (our own write comes back before the watch brings it).
+    fn take(&mut self, cluster: MySQLCluster) {
+        if version(&cluster) >= version(&self.cluster) {
+            self.cluster = cluster;
+        }
+    }
+
+    fn note(&mut self, update: Update) {
+        let now = Instant::now();
+        let primary = self.cluster.primary().map(str::to_owned);
+        match update {
+            Update::Heard(state) => self.memory.heard(*state, primary.as_ref(), now),
+            Update::Refused(name) => self.memory.refused(&name, now),
+            Update::Answered(name, order, result) => {
+                self.orders.answered(&name, &order, now);
+                if let Some(answer) = order::outcome(&order, &result) {
+                    self.memory.answered(&name, answer);
+                }
+                if let Ok(state) = *result {
+                    self.memory.heard(state, primary.as_ref(), now);
+                }
+            }
+        }
+    }
+
+    /// The client certificate for this cluster's instances.
+    async fn tls(&mut self) -> Option<Arc<ClientConfig>> {
+        if let Some((config, read_at)) = &self.tls
+            && read_at.elapsed() < SECRET_PACE
+        {
+            return Some(Arc::clone(config));
+        }
+        let name = names::object::daemon_tls_secret(&self.name, daemon::FAILOVER_D);
+        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let read = match timeout(SECRET_TIMEOUT, api.get_opt(&name)).await {
+            Ok(Ok(Some(secret))) => material(&secret).and_then(|material| match tls::client_config(&material) {
+                Ok(config) => Some(Arc::new(config)),
+                Err(error) => {
+                    warn!(secret = name, %error, "unusable client certificate");
+                    None
+                }
+            }),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => {
+                warn!(secret = name, %error, "client certificate not read");
+                None
+            }
+            Err(_) => None,
+        };
+        match (read, &mut self.tls) {
+            (Some(config), kept) => *kept = Some((config, Instant::now())),
+            // What we have goes on; look again soon.
+            (None, Some((_, read_at))) => *read_at = Instant::now(),
+            (None, None) => return None,
+        }
+        self.tls.as_ref().map(|(config, _)| Arc::clone(config))
+    }
+
+    /// Keeps one stream to each pod that has an address.
+    async fn connect(&mut self, pods: &BTreeMap<Name, PodFacts>) {
+        let now = Instant::now();
+        let gone: Vec<Name> = self
+            .streams
+            .iter()
+            .filter(|(name, stream)| {
+                pods.get(*name).is_none_or(|pod| {
+                    pod.uid != stream.uid || pod.address.is_some_and(|address| address != stream.address.ip())
+                })
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.streams.remove(&name);
+            self.memory.replaced(&name, now);
+        }
+        for (name, pod) in pods {
+            let Some(address) = pod.address.filter(|_| !self.streams.contains_key(name)) else { continue };
+            let Some(config) = self.tls().await else { return };
+            let address = SocketAddr::new(address, names::PORT_INSTANCE_API);
+            let host = names::instance_host(&self.namespace, &self.name, name);
+            let client = match InstanceClient::new(address, &host, config) {
+                Ok(client) => client,
+                Err(error) => {
+                    warn!(instance = name, %error, "no client");
+                    continue;
+                }
+            };
+            let follow = stream::follow(name.clone(), client.clone(), self.updates.clone()).in_current_span();
+            let task = tokio::spawn(follow).abort_handle();
+            self.streams.insert(name.clone(), Stream { uid: pod.uid.clone(), address, client, task });
+        }
+    }
+
+    fn wish(&self) -> Wish {
+        let spec = &self.cluster.spec;
+        let hands_off = if self.cluster.metadata.deletion_timestamp.is_some() {
+            Some("the cluster is being deleted")
+        } else if spec.paused {
+            Some("spec.paused")
+        } else if spec.hibernated {
+            Some("spec.hibernated")
+        } else {
+            None
+        };
+        Wish {
+            instances: spec.instances,
+            primary: spec.primary.clone(),
+            available: spec.durability == Durability::Available,
+            max_lag: spec.reads.max_lag.as_std(),
+            failover: spec.failover.enabled,
+            hang_after: spec.failover.hang_after.as_std(),
+            silent_after: SILENT_AFTER,
+            max_changes: spec.failover.max_changes as usize,
+            hands_off,
+        }
+    }
+
+    async fn step(&mut self, pods: &BTreeMap<Name, PodFacts>) {
+        self.connect(pods).await;
+        // One change of the record may make the next possible: go on while they succeed.
+        for _ in 0..8 {
+            let recorded = record::read(&self.cluster);
+            let window = self.cluster.spec.failover.window.as_std();
+            let seen = self.memory.observe(&recorded, &self.wish(), window, pods, Instant::now());
+            let plan = decide::decide(&seen);
+            self.route(&plan, pods);
+            self.report(&seen, &plan, pods);
+            for (name, order) in &plan.orders {
+                self.give(name, order.clone());
+            }
+            let Some(next) = plan.record.clone() else { return };
+            if !self.write(&recorded, &next, &plan).await {
+                return;
+            }
+        }
+    }
+
+    fn give(&mut self, name: &Name, order: Order) {
+        if let Some(stream) = self.streams.get(name) {
+            let client = stream.client.clone();
+            self.orders.give(name, order, client, &self.updates, &self.context.metrics, Instant::now());
+        }
+    }
+
+    fn route(&self, plan: &Plan, pods: &BTreeMap<Name, PodFacts>) {
+        let Some(routes) = &plan.routes else { return };
+        let target = |name: &Name| {
+            let pod = pods.get(name)?;
+            Some(Target { name: name.clone(), address: pod.address?, node: pod.node.clone(), uid: pod.uid.clone() })
+        };
+        let desired = Desired {
+            epoch: routes.epoch,
+            primary: routes.primary.as_ref().and_then(target),
+            replicas: routes.replicas.iter().filter_map(target).collect(),
+        };
+        self.routes.send_if_modified(|current| {
+            let changed = *current != desired;
+            if changed {
+                *current = desired;
+            }
+            changed
+        });
+    }
+
+    fn report(&mut self, seen: &Observed, plan: &Plan, pods: &BTreeMap<Name, PodFacts>) {
+        let labels = pods.iter().map(|(name, pod)| (name.clone(), pod.role.clone())).collect();
+        let report = report::compose(&self.cluster, seen, plan, &labels);
+        let ready = decide::ready_instances(seen);
+        self.context.metrics.cluster(&self.namespace, &self.name, ready.len(), seen.record.epoch, plan.blocked.is_some());
+        let whole = u32::try_from(ready.len()).unwrap_or(u32::MAX) >= seen.wish.instances;
+        if self.was_ready != Some(whole) && (whole || self.was_ready.is_some()) && seen.wish.hands_off.is_none() {
+            let kind = if whole { "cluster.ready" } else { "cluster.degraded" };
+            info!(ready = report.ready, "{kind}");
+            self.publish(kind, json!({"ready": report.ready, "primary": seen.record.primary, "epoch": seen.record.epoch}));
+        }
+        self.was_ready = Some(whole);
+        let blocked = plan.blocked.as_ref().map(|blocked| blocked.message.clone());
+        if blocked != self.last_blocked && seen.record.primary.is_some() {
+            if let Some(blocked) = &plan.blocked {
+                warn!(reason = blocked.reason, message = blocked.message, "blocked");
+                if blocked.reason != "HandsOff" {
+                    self.publish("failover.refused", json!({"reason": blocked.reason, "message": blocked.message}));
+                }
+            }
+        }
+        self.last_blocked = blocked;
+        self.reports.send_replace((self.cluster.clone(), report));
+    }
+
+    fn publish(&self, kind: &'static str, data: serde_json::Value) {
+        self.context.events.publish(Event { namespace: self.namespace.clone(), cluster: self.name.clone(), kind, data });
+    }
+
+    /// Writes a record. `true`: it stands, and the object at hand is the new one.
+    async fn write(&mut self, before: &Record, next: &Record, plan: &Plan) -> bool {
+        let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        match record::write(&api, &self.cluster, next, &self.context.holder).await {
+            Ok(written) => {
+                self.take(written);
+                self.recorded(before, next, plan).await;
+                true
+            }
+            Err(record::Error::Conflict) => {
+                self.context.metrics.conflict();
+                match timeout(SECRET_TIMEOUT, api.get_opt(&self.name)).await {
+                    Ok(Ok(Some(cluster))) if cluster.uid() == self.cluster.uid() => {
+                        self.take(cluster);
+                        true
+                    }
+                    _ => false,
+                }
+            }
+            Err(error) => {
+                warn!(%error, "record not written");
+                sleep(TICK).await;
+                false
+            }
+        }
+    }
+
+    /// Tells of a change of the record that we wrote.
+    async fn recorded(&mut self, before: &Record, next: &Record, plan: &Plan) {
+        let now = Instant::now();
+        let elapsed = |seen: &Option<(String, Instant)>, id: &str| {
+            seen.as_ref().filter(|(known, _)| known == id).map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
+        };
+        if plan.undone {
+            self.memory.undone(now);
+        }
+        if let Some(operation) = &next.operation
+            && before.operation.as_ref().is_none_or(|known| known.id != operation.id)
+        {
+            self.operation_seen = Some((operation.id.clone(), now));
+            info!(operation = operation.id, epoch = operation.epoch, from = operation.from, to = operation.to, reason = plan.why, "operation claimed");
+            let data = json!({"operation": operation.id, "epoch": operation.epoch, "from": operation.from, "to": operation.to, "reason": plan.why});
+            match operation.kind {
+                Kind::Failover => self.tell("failover.started", EventType::Warning, "FailoverStarted", &plan.why, data).await,
+                Kind::Switchover => self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &plan.why, data).await,
+                Kind::Bootstrap | Kind::Reconfigure => {}
+            }
+            return;
+        }
+        let Some(operation) = &before.operation else {
+            info!(epoch = next.epoch, ackers = ?next.ackers, acks_needed = next.acks_needed, reason = plan.why, "recorded");
+            return;
+        };
+        if next.operation.is_some() {
+            info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");
+            return;
+        }
+        let elapsed = elapsed(&self.operation_seen, &operation.id);
+        let seconds = elapsed.as_secs_f64();
+        let kind = match operation.kind {
+            Kind::Bootstrap => "bootstrap",
+            Kind::Failover => "failover",
+            Kind::Switchover => "switchover",
+            Kind::Reconfigure => "reconfigure",
+        };
+        let outcome = if plan.undone { "undone" } else { "completed" };
+        self.context.metrics.operation(kind, outcome, elapsed);
+        info!(operation = operation.id, epoch = next.epoch, primary = next.primary, ackers = ?next.ackers, acks_needed = next.acks_needed, seconds, outcome, reason = plan.why, "operation ended");
+        let data = json!({"operation": operation.id, "epoch": next.epoch, "from": operation.from, "to": next.primary, "seconds": seconds, "reason": plan.why});
+        let message = format!("{} ({seconds:.3} s)", plan.why);
+        match (operation.kind, plan.undone) {
+            (Kind::Failover, false) => {
+                self.memory.changed(now);
+                self.tell("failover.completed", EventType::Warning, "FailoverCompleted", &message, data).await;
+            }
+            (Kind::Switchover, false) => {
+                self.tell("switchover.completed", EventType::Normal, "SwitchoverCompleted", &message, data).await;
+            }
+            (Kind::Switchover, true) => {
+                self.tell("switchover.undone", EventType::Warning, "SwitchoverUndone", &message, data).await;
+            }
+            (Kind::Bootstrap, _) => {
+                self.tell("cluster.bootstrapped", EventType::Normal, "Bootstrapped", &message, data).await;
+            }
+            (Kind::Reconfigure | Kind::Failover, _) => {}
+        }
+    }
+
+    async fn tell(&self, kind: &'static str, type_: EventType, reason: &str, note: &str, data: serde_json::Value) {
+        self.publish(kind, data);
+        let event = KubeEvent {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.to_owned()),
+            action: reason.to_owned(),
+            secondary: None,
+        };
+        let recorder = self.context.recorder.clone();
+        let reference = self.cluster.object_ref(&());
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = timeout(SECRET_TIMEOUT, recorder.publish(&event, &reference)).await {
+                warn!(%error, "event not written");
+            }
+        });
+    }
+}
+
+fn material(secret: &Secret) -> Option<Material> {
+    let data = secret.data.as_ref()?;
+    let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+    Some(Material { certificate: text("tls.crt")?, key: text("tls.key")?, authorities: text("ca.crt")? })
+}

@@ -1,0 +1,301 @@
+//! What a decision is made of, and what it is: plain data without IO.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use common::gtid::GtidSet;
+use common::instance::{
+    AcksOrder, DemoteOrder, Epoch, FenceOrder, FollowOrder, InstanceState, Phase, PromoteOrder, ReceiverState, Role,
+};
+
+/// Pod name of an instance.
+pub type Name = String;
+
+/// All that is known of one cluster at one moment.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Facts recorded in the status, as of one resourceVersion.
+    pub record: Record,
+    /// What the user wants.
+    pub wish: Wish,
+    /// Instances by pod name.
+    pub instances: BTreeMap<Name, Instance>,
+    /// Answers to fence and demote orders of the operation's epoch, given to this process.
+    pub answers: BTreeMap<Name, Answer>,
+    /// Time since this process first saw the recorded operation.
+    pub operation_age: Duration,
+    /// Time since this process gave up a switchover, so that it is not tried again at once.
+    pub last_undone: Option<Duration>,
+    /// Time since the cluster was first seen without a primary.
+    pub unborn_age: Duration,
+    /// Unplanned changes of primary seen within the anti-flap window.
+    pub recent_changes: usize,
+}
+
+impl Observed {
+    /// The ordinal of an instance, whether it is there or not: the number behind the last dash of its name.
+    pub fn ordinal_of(&self, name: &str) -> Option<u32> {
+        match self.instances.get(name) {
+            Some(instance) => Some(instance.ordinal),
+            None => name.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse().ok()),
+        }
+    }
+}
+
+/// The compare-and-swap part of the status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Epoch in force.
+    pub epoch: Epoch,
+    /// Who is primary.
+    pub primary: Option<Name>,
+    /// Replicas whose acknowledgements count (`A`).
+    pub ackers: BTreeSet<Name>,
+    /// How many a commit needs (`W`). Never more than what the primary really waits for.
+    pub acks_needed: u32,
+    /// The one operation under way.
+    pub operation: Option<Operation>,
+}
+
+/// An operation: intent that is persisted before it is acted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Random; names the operation in logs, events and metrics.
+    pub id: String,
+    /// What for.
+    pub kind: Kind,
+    /// Epoch that its orders carry.
+    pub epoch: Epoch,
+    /// Primary before.
+    pub from: Option<Name>,
+    /// Primary after; for [`Kind::Reconfigure`] the acker that is struck.
+    pub to: Option<Name>,
+    /// How far it has come.
+    pub phase: OperationPhase,
+    /// Ackers in force when it is done.
+    pub ackers: BTreeSet<Name>,
+    /// Acknowledgements needed when it is done.
+    pub acks_needed: u32,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What an operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The first primary.
+    Bootstrap,
+    /// The primary is gone.
+    Failover,
+    /// The primary is asked to go.
+    Switchover,
+    /// A recorded acker stops counting.
+    Reconfigure,
+}
+
+/// How far an operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperationPhase {
+    /// Failover: collecting promises and received sets.
+    Fencing,
+    /// Switchover: the old primary stops taking writes.
+    Demoting,
+    /// The candidate is recorded and may be promoted.
+    Promoting,
+    /// Reconfigure: the acker is locked out.
+    Striking,
+}
+
+/// What the user wants, as far as it matters here.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Instances of the cluster.
+    pub instances: u32,
+    /// Preferred primary.
+    pub primary: Option<Name>,
+    /// Whether writes may go on without any acker.
+    pub available: bool,
+    /// Replicas that lag more leave the replicas Service.
+    pub max_lag: Duration,
+    /// Whether an unplanned change of primary is allowed.
+    pub failover: bool,
+    /// An instance whose canary is older is hung.
+    pub hang_after: Duration,
+    /// An instance that is silent for longer is gone.
+    pub silent_after: Duration,
+    /// Changes of primary allowed within the anti-flap window.
+    pub max_changes: usize,
+    /// Hands off.
+    pub hands_off: Option<&'static str>,
+}
+
+/// One instance as it was last seen.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its ordinal.
+    pub ordinal: u32,
+    /// Its stable host name.
+    pub host: String,
+    /// Whether a pod with an address exists.
+    pub reachable: bool,
+    /// Whether a fresh connection was refused, or the pod is gone: its processes are dead.
+    pub refused: bool,
+    /// Last state, and how long ago it was received.
+    pub state: Option<InstanceState>,
+    /// Time since the last state was received; without one, since it was first looked for.
+    pub age: Duration,
+    /// Time since it was last seen healthy as a replica; how long it has been missing.
+    pub unhealthy_for: Duration,
+    /// GTIDs that only it has, and that have stayed so over two looks at the primary.
+    pub errant: GtidSet,
+    /// Largest received set seen of this data: one that shrinks disqualifies (invariant 4).
+    pub high_water: GtidSet,
+}
+
+impl Instance {
+    /// Heard within the limit.
+    pub fn fresh(&self, wish: &Wish) -> bool {
+        self.state.is_some() && !self.refused && self.age < wish.silent_after
+    }
+
+    /// The phase, when it was heard of within the limit.
+    pub fn phase(&self, wish: &Wish) -> Option<Phase> {
+        if self.fresh(wish) { self.state.as_ref().map(|state| state.phase) } else { None }
+    }
+
+    /// Takes writes, by its own account.
+    pub fn serves_as_primary(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| {
+            state.phase == Phase::Running
+                && matches!(state.role, Role::Primary { .. })
+                && state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.super_read_only && !mysqld.read_only && !mysqld.offline)
+        })
+    }
+
+    /// Follows `source` and misses nothing that it would need to be promoted or to acknowledge.
+    pub fn follows(&self, source: &str, wish: &Wish) -> bool {
+        if !self.fresh(wish) || !self.errant.is_empty() {
+            return false;
+        }
+        let Some(state) = &self.state else { return false };
+        let Some(mysqld) = &state.mysqld else { return false };
+        let following = matches!(&state.role, Role::Replica { source: of, .. } if of == source);
+        let Some(replication) = &mysqld.replication else { return false };
+        state.phase == Phase::Running
+            && following
+            && replication.receiver == ReceiverState::Yes
+            && replication.applier_running
+            && replication.applier_error.is_empty()
+    }
+
+    /// Follows `source`, is open, and lags no more than the limit: reads may go there.
+    pub fn serves_reads(&self, source: &str, wish: &Wish) -> bool {
+        self.follows(source, wish)
+            && self.state.as_ref().is_some_and(|state| {
+                !state.leaving
+                    && state.mysqld.as_ref().is_some_and(|mysqld| {
+                        !mysqld.offline
+                            && mysqld
+                                .replication
+                                .as_ref()
+                                .is_some_and(|replication| replication.lag_seconds <= wish.max_lag.as_secs_f64())
+                    })
+            })
+    }
+
+    /// Semi-sync acknowledgements are in force.
+    pub fn acknowledges(&self) -> bool {
+        self.state
+            .as_ref()
+            .and_then(|state| state.mysqld.as_ref())
+            .and_then(|mysqld| mysqld.replication.as_ref())
+            .is_some_and(|replication| replication.acknowledges)
+    }
+
+    /// What it has received, as last heard.
+    pub fn received(&self) -> Option<&GtidSet> {
+        self.state.as_ref().and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.received)
+    }
+
+    /// What it has executed, as last heard.
+    pub fn executed(&self) -> Option<&GtidSet> {
+        self.state.as_ref().and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.executed)
+    }
+
+    /// On its way out.
+    pub fn leaving(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.leaving)
+    }
+}
+
+/// The answer to a fence or demote order.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Epoch of the order.
+    pub epoch: Epoch,
+    /// What came back.
+    pub outcome: Outcome,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The receiver has stopped for sure (fence) or writes have (demote); the sets of the state will not change.
+    Held(Box<InstanceState>),
+    /// mysqld was killed, or has no data to speak for: fenced, without a say.
+    Dead,
+    /// Refused or not finished in time.
+    Refused(String),
+}
+
+/// An order to one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// See [`FenceOrder`].
+    Fence(FenceOrder),
+    /// See [`FollowOrder`].
+    Follow(FollowOrder),
+    /// See [`PromoteOrder`].
+    Promote(PromoteOrder),
+    /// See [`AcksOrder`].
+    Acks(AcksOrder),
+    /// See [`DemoteOrder`].
+    Demote(DemoteOrder),
+}
+
+/// What to do now. Orders are idempotent and may be given in parallel; a change of the record comes first and alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// New record, to be written only against the resourceVersion that was observed.
+    pub record: Option<Record>,
+    /// Why the record changes, for people.
+    pub why: String,
+    /// Orders by instance.
+    pub orders: Vec<(Name, Order)>,
+    /// Where the Services should lead; absent: leave them.
+    pub routes: Option<Routes>,
+    /// Why nothing better can be done, if that is so.
+    pub blocked: Option<Blocked>,
+    /// The plan gives a switchover up: do not try again at once.
+    pub undone: bool,
+}
+
+/// Where the Services should lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Epoch that the routes belong to; a lower one never overwrites a higher.
+    pub epoch: Epoch,
+    /// The primary; absent: leave the Service as it is.
+    pub primary: Option<Name>,
+    /// Instances that take reads.
+    pub replicas: BTreeSet<Name>,
+}
+
+/// Why a step that is wanted cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// CamelCase, for conditions.
+    pub reason: &'static str,
+    /// For people, with the next step.
+    pub message: String,
+}

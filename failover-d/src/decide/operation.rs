@@ -1,0 +1,214 @@
+//! Carrying on an operation that is recorded, from whatever it has come to. Every step is idempotent in its epoch.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
+
+use super::{Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, failover, proof, steady};
+
+/// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
+const DEMOTE_BUDGET: Duration = Duration::from_millis(1500);
+/// After this long a switchover whose candidate does not catch up is undone.
+const CATCH_UP_BUDGET: Duration = Duration::from_secs(4);
+/// A candidate applies what it received within this time; it lagged little when it was chosen.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A strike that finds no proof within this time is given up; the acker counts again.
+const STRIKE_BUDGET: Duration = Duration::from_secs(30);
+
+/// The next step of `operation`.
+pub fn carry_on(seen: &Observed, operation: &Operation) -> Plan {
+    match operation.phase {
+        OperationPhase::Fencing => failover::fencing(seen, operation),
+        OperationPhase::Demoting => demoting(seen, operation),
+        OperationPhase::Promoting => promoting(seen, operation),
+        OperationPhase::Striking => striking(seen, operation),
+    }
+}
+
+fn blocked(reason: &'static str, message: String) -> Plan {
+    Plan { blocked: Some(Blocked { reason, message }), ..Plan::default() }
+}
+
+/// Ends an operation without its effect. The epoch stays used: an instance may have promised it.
+fn undo(seen: &Observed, operation: &Operation, why: String) -> Plan {
+    let record = Record { epoch: operation.epoch, operation: None, ..seen.record.clone() };
+    Plan { record: Some(record), why, undone: true, ..Plan::default() }
+}
+
+fn demoting(seen: &Observed, operation: &Operation) -> Plan {
+    let (Some(from), Some(to)) = (&operation.from, &operation.to) else {
+        return undo(seen, operation, "the operation names no instances".into());
+    };
+    if let Some(plan) = failover::supersede(seen, operation) {
+        return plan;
+    }
+    let answer = seen.answers.get(from).filter(|answer| answer.epoch == operation.epoch);
+    match answer.map(|answer| &answer.outcome) {
+        None if seen.operation_age > CATCH_UP_BUDGET => {
+            undo(seen, operation, format!("{from} did not answer the order to demote"))
+        }
+        None => Plan {
+            orders: vec![(
+                from.clone(),
+                Order::Demote(DemoteOrder {
+                    epoch: operation.epoch,
+                    budget_ms: u64::try_from(DEMOTE_BUDGET.as_millis()).unwrap_or(u64::MAX),
+                    kill: false,
+                }),
+            )],
+            ..Plan::default()
+        },
+        Some(Outcome::Refused(message)) => undo(seen, operation, format!("{from} cannot be demoted in time: {message}")),
+        Some(Outcome::Dead) => undo(seen, operation, format!("{from} died while it was demoted")),
+        Some(Outcome::Held(state)) => {
+            let Some(executed) = state.mysqld.as_ref().map(|mysqld| &mysqld.executed) else {
+                return undo(seen, operation, format!("{from} did not say what it has executed"));
+            };
+            let has_all = seen.instances.get(to).and_then(Instance::received).is_some_and(|set| executed.is_subset(set));
+            if has_all {
+                let advanced = Operation { phase: OperationPhase::Promoting, ..operation.clone() };
+                let record = Record { operation: Some(advanced), ..seen.record.clone() };
+                let why = format!("{to} holds everything that {from} has committed");
+                return Plan { record: Some(record), why, ..Plan::default() };
+            }
+            if seen.operation_age > CATCH_UP_BUDGET {
+                return undo(seen, operation, format!("{to} did not catch up within {CATCH_UP_BUDGET:?}"));
+            }
+            Plan::default()
+        }
+    }
+}
+
+fn promoting(seen: &Observed, operation: &Operation) -> Plan {
+    let Some(to) = &operation.to else {
+        return undo(seen, operation, "the operation names no candidate".into());
+    };
+    let Some(instance) = seen.instances.get(to) else {
+        return blocked("CandidateGone", format!("{to} was chosen and is not there; waiting for its pod"));
+    };
+    let promoted = instance.state.as_ref().is_some_and(|state| {
+        state.promised == operation.epoch
+            && matches!(state.role, Role::Primary { acks_needed, .. } if acks_needed >= operation.acks_needed)
+    });
+    if promoted && instance.serves_as_primary() {
+        let record = Record {
+            epoch: operation.epoch,
+            primary: Some(to.clone()),
+            ackers: operation.ackers.clone(),
+            acks_needed: operation.acks_needed,
+            operation: None,
+        };
+        return Plan { record: Some(record), why: format!("{to} takes writes in epoch {}", operation.epoch), ..Plan::default() };
+    }
+    let ackers = operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
+    let mut orders = vec![(
+        to.clone(),
+        Order::Promote(PromoteOrder {
+            epoch: operation.epoch,
+            acks_needed: operation.acks_needed,
+            ackers,
+            apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+            // Chosen by proof: whatever it holds is what the cluster holds from here on.
+            proven: instance.received().cloned(),
+        }),
+    )];
+    orders.extend(follow_orders(seen, operation.epoch, to, &operation.ackers));
+    Plan { orders, ..Plan::default() }
+}
+
+/// Follow orders for all instances but the source that need one; only `ackers` acknowledge.
+pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeSet<Name>) -> Vec<(Name, Order)> {
+    let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
+    seen.instances
+        .iter()
+        .filter(|(name, _)| *name != source)
+        .filter(|(name, instance)| needs_follow(seen, instance, epoch, source, ackers.contains(*name)))
+        .map(|(name, _)| {
+            let order = FollowOrder {
+                epoch,
+                source: source.clone(),
+                source_host: source_host.clone(),
+                acknowledges: ackers.contains(name),
+            };
+            (name.clone(), Order::Follow(order))
+        })
+        .collect()
+}
+
+fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, acknowledges: bool) -> bool {
+    if !instance.fresh(&seen.wish) || !instance.errant.is_empty() || instance.leaving() {
+        return false;
+    }
+    let Some(state) = &instance.state else { return false };
+    let wanted = Role::Replica { source: source.to_owned(), acknowledges };
+    let works = || {
+        state.mysqld.as_ref().is_some_and(|mysqld| {
+            state.in_force
+                && !mysqld.offline
+                && mysqld.replication.as_ref().is_some_and(|replication| {
+                    replication.receiver != ReceiverState::No && replication.applier_running
+                })
+        })
+    };
+    match state.phase {
+        Phase::Crashed => true,
+        Phase::Running => state.promised < epoch || state.role != wanted || !works(),
+        Phase::Empty
+        | Phase::Initialising
+        | Phase::Cloning
+        | Phase::Rewinding
+        | Phase::Starting
+        | Phase::Stopping
+        | Phase::Failed => false,
+    }
+}
+
+/// Reconfigure: the struck acker's account is locked and its dump thread gone before the record says so, and every
+/// transaction it may have acknowledged alone is on enough of the others.
+fn striking(seen: &Observed, operation: &Operation) -> Plan {
+    let (Some(primary), Some(struck)) = (&operation.from, &operation.to) else {
+        return undo(seen, operation, "the operation names no instances".into());
+    };
+    if let Some(plan) = failover::supersede(seen, operation) {
+        return plan;
+    }
+    let Some(instance) = seen.instances.get(primary).filter(|instance| instance.fresh(&seen.wish)) else {
+        return blocked("PrimarySilent", format!("{primary} is not heard of; {struck} stays recorded"));
+    };
+    let Some(ordinal) = seen.ordinal_of(struck) else {
+        return undo(seen, operation, format!("{struck} is no instance of this cluster"));
+    };
+    let locked_out = instance.state.as_ref().is_some_and(|state| {
+        state.promised >= operation.epoch && matches!(&state.role, Role::Primary { struck, .. } if struck.contains(&ordinal))
+    });
+    if locked_out && let Some(executed) = instance.executed() {
+        let holders = proof::holders(seen, &operation.ackers, executed).count();
+        if holders >= operation.acks_needed as usize {
+            let record = Record {
+                epoch: operation.epoch,
+                ackers: operation.ackers.clone(),
+                acks_needed: operation.acks_needed,
+                operation: None,
+                ..seen.record.clone()
+            };
+            return Plan { record: Some(record), why: format!("{struck} acknowledges no more"), ..Plan::default() };
+        }
+    }
+    if seen.operation_age > STRIKE_BUDGET {
+        let why = format!("the other ackers do not hold everything after {STRIKE_BUDGET:?}; {struck} stays recorded");
+        return undo(seen, operation, why);
+    }
+    let mut orders = follow_orders(seen, operation.epoch, primary, &operation.ackers);
+    if locked_out {
+        return Plan { orders, ..Plan::default() };
+    }
+    let mut locked = steady::still_struck(seen, instance);
+    if !locked.contains(&ordinal) {
+        locked.push(ordinal);
+        locked.sort_unstable();
+    }
+    let order = AcksOrder { epoch: operation.epoch, acks_needed: operation.acks_needed, struck: locked };
+    orders.push((primary.clone(), Order::Acks(order)));
+    Plan { orders, ..Plan::default() }
+}

@@ -1,0 +1,79 @@
+//! Proof: which received sets are enough, and who may be promoted on them.
+
+use std::collections::BTreeSet;
+
+use common::gtid::GtidSet;
+use common::instance::InstanceState;
+
+use super::{Instance, Name, Observed, Outcome};
+
+/// GTIDs of `replica` that the primary cannot be about to commit: received there, not executed here, and not from the
+/// primary's own server UUID (a replica receives before the primary commits in its engine, AFTER_SYNC).
+///
+/// The caller reads the replica's set before the primary's and looks twice before it condemns (TRAPS: false errants).
+pub fn errant(replica: &InstanceState, primary: &InstanceState) -> GtidSet {
+    let (Some(replica), Some(primary)) = (&replica.mysqld, &primary.mysqld) else { return GtidSet::default() };
+    let foreign = replica.received.subtract(&primary.executed);
+    foreign.without_uuid(&primary.server_uuid)
+}
+
+/// Instances of `among` whose received set contains `set`.
+pub fn holders<'a>(seen: &'a Observed, among: &'a BTreeSet<Name>, set: &'a GtidSet) -> impl Iterator<Item = &'a Name> {
+    among.iter().filter(move |name| {
+        seen.instances
+            .get(*name)
+            .filter(|instance| instance.fresh(&seen.wish))
+            .and_then(Instance::received)
+            .is_some_and(|received| set.is_subset(received))
+    })
+}
+
+/// What a failover can stand on.
+pub enum Proof<'a> {
+    /// The candidate holds every transaction that was ever acknowledged.
+    Candidate(&'a Name),
+    /// Not enough recorded ackers have answered: `fenced + needed` must exceed `recorded`.
+    Missing {
+        /// Ackers that have answered with a usable set.
+        fenced: BTreeSet<Name>,
+    },
+    /// Fenced ackers hold different transactions and none holds all.
+    Split,
+}
+
+/// `fenced + acksNeeded > recorded` (invariant 4): every acknowledged commit is on `acksNeeded` ackers, so by the
+/// pigeonhole at least one fenced acker holds it; a candidate that contains all of them holds every one.
+pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
+    let ackers = &seen.record.ackers;
+    let held = |name: &Name| -> Option<&InstanceState> {
+        let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
+        let Outcome::Held(state) = &answer.outcome else { return None };
+        let received = &state.mysqld.as_ref()?.received;
+        let high_water = &seen.instances.get(name)?.high_water;
+        // A disk that lied, or a volume that was swapped: what was once seen there is gone.
+        high_water.is_subset(received).then_some(&**state)
+    };
+    let fenced: BTreeSet<Name> = ackers.iter().filter(|name| held(name).is_some()).cloned().collect();
+    if fenced.len() + seen.record.acks_needed as usize <= ackers.len() {
+        return Proof::Missing { fenced };
+    }
+    let received = |name: &Name| held(name).and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.received);
+    let contains_all = |candidate: &Name| {
+        received(candidate)
+            .is_some_and(|own| fenced.iter().all(|other| received(other).is_some_and(|set| set.is_subset(own))))
+    };
+    let unapplied = |name: &Name| {
+        held(name)
+            .and_then(|state| state.mysqld.as_ref())
+            .map_or(u64::MAX, |mysqld| mysqld.received.subtract(&mysqld.executed).count())
+    };
+    let candidate = seen
+        .instances
+        .iter()
+        .filter(|(name, instance)| instance.errant.is_empty() && !instance.leaving() && contains_all(name))
+        .min_by_key(|(name, instance)| (unapplied(name), seen.wish.primary.as_ref() != Some(*name), instance.ordinal));
+    match candidate {
+        Some((name, _)) => Proof::Candidate(name),
+        None => Proof::Split,
+    }
+}

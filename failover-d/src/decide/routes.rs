@@ -1,0 +1,53 @@
+//! Where the Services should lead.
+
+use std::collections::BTreeSet;
+
+use super::{Name, Observed, OperationPhase, Routes};
+
+/// The primary that clients may be sent to now, with its epoch: the recorded one, or the candidate of an operation as
+/// soon as it takes writes in the operation's epoch (recording comes after routing).
+fn serving(seen: &Observed) -> Option<(&Name, u64)> {
+    if let Some(operation) = &seen.record.operation
+        && operation.phase == OperationPhase::Promoting
+    {
+        let to = operation.to.as_ref()?;
+        let instance = seen.instances.get(to)?;
+        let promoted = instance.state.as_ref().is_some_and(|state| state.promised == operation.epoch);
+        return (promoted && instance.serves_as_primary()).then_some((to, operation.epoch));
+    }
+    let primary = seen.record.primary.as_ref()?;
+    seen.instances.get(primary)?.serves_as_primary().then_some((primary, seen.record.epoch))
+}
+
+/// The routes, when there is something to say. A primary that is silent keeps its route: only a hand-over moves it.
+/// With no replica fit for reads, reads go to the primary rather than nowhere.
+pub fn routes(seen: &Observed) -> Option<Routes> {
+    let (primary, epoch) = serving(seen)?;
+    let mut replicas: BTreeSet<Name> = seen
+        .instances
+        .iter()
+        .filter(|(name, instance)| *name != primary && instance.serves_reads(primary, &seen.wish))
+        .map(|(name, _)| name.clone())
+        .collect();
+    if replicas.is_empty() {
+        replicas.insert(primary.clone());
+    }
+    Some(Routes { epoch, primary: Some(primary.clone()), replicas })
+}
+
+/// Instances that do their part: the serving primary, and every replica that follows it and may be read. Counted for
+/// `status.ready`.
+pub fn ready_instances(seen: &Observed) -> BTreeSet<Name> {
+    let Some((primary, _)) = serving(seen) else { return BTreeSet::new() };
+    let fresh = |name: &Name| seen.instances.get(name).is_some_and(|instance| instance.fresh(&seen.wish));
+    let counted = |name: &Name| {
+        seen.record.operation.is_some() || name == primary || seen.record.ackers.contains(name)
+    };
+    seen.instances
+        .iter()
+        .filter(|(name, instance)| {
+            fresh(name) && counted(name) && (*name == primary || instance.serves_reads(primary, &seen.wish))
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
+}

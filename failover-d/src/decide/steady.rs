@@ -1,0 +1,239 @@
+//! No operation under way: keep the replicas following, and the recorded ackers true.
+//!
+//! Two rules run through all of this. An acker is recorded before it counts and stops counting before it is struck.
+//! A recorded `acks_needed` is never more than what the primary really waits for: lowering is recorded first, raising
+//! last.
+
+use std::collections::BTreeSet;
+
+use common::instance::{AcksOrder, Phase, PromoteOrder, Role};
+
+use super::{
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, STRIKE_AFTER, acks_wanted, claim,
+    failover, next_epoch, operation::follow_orders, operation_id, proof, switchover,
+};
+
+/// A replica that misses no more transactions than this has caught up: what is left arrives while it is being recorded.
+const CAUGHT_UP_TRANSACTIONS: u64 = 2000;
+/// And lags no more than this.
+const CAUGHT_UP_SECONDS: f64 = 5.0;
+/// Longest wait for a restarted primary to apply what it received.
+const REOPEN_TIMEOUT_MS: u64 = 60_000;
+
+/// What a healthy cluster needs now.
+pub fn tend(seen: &Observed, primary: &Name) -> Plan {
+    let Some(instance) = seen.instances.get(primary) else {
+        return failover::start(seen, primary).unwrap_or_else(|| Plan {
+            blocked: Some(Blocked { reason: "PrimaryMissing", message: format!("{primary} has no pod") }),
+            ..Plan::default()
+        });
+    };
+    if let Some(plan) = failover::start(seen, primary) {
+        return plan;
+    }
+    let mut blocked = None;
+    if let Some(plan) = switchover::start(seen, primary) {
+        if plan.record.is_some() {
+            return plan;
+        }
+        blocked = plan.blocked;
+    }
+    if !instance.serves_as_primary() {
+        return Plan { orders: reopen(seen, primary, instance), blocked: not_serving(primary, instance), ..Plan::default() };
+    }
+    if let Some(plan) = strike(seen, primary).or_else(|| grow(seen, primary, instance)).or_else(|| level(seen, instance)) {
+        return plan;
+    }
+    let mut orders = follow_orders(seen, seen.record.epoch, primary, &seen.record.ackers);
+    orders.extend(acks_order(seen, primary, instance));
+    Plan { orders, blocked, ..Plan::default() }
+}
+
+/// The recorded primary is back (its pod or mysqld restarted) and nothing was promoted in its stead: it opens again.
+fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Order)> {
+    let mut orders = follow_orders(seen, seen.record.epoch, primary, &seen.record.ackers);
+    let phase = instance.phase(&seen.wish);
+    if matches!(phase, Some(Phase::Running | Phase::Crashed)) && !instance.leaving() {
+        let ackers = seen.record.ackers.iter().filter_map(|name| seen.ordinal_of(name)).collect();
+        // Its own tail may be on no replica yet: it opens when enough recorded ackers hold all of it.
+        let proven = instance.executed().filter(|executed| {
+            proof::holders(seen, &seen.record.ackers, executed).count() >= seen.record.acks_needed as usize
+        });
+        orders.push((
+            primary.clone(),
+            Order::Promote(PromoteOrder {
+                epoch: seen.record.epoch,
+                acks_needed: seen.record.acks_needed,
+                ackers,
+                apply_timeout_ms: REOPEN_TIMEOUT_MS,
+                proven: proven.cloned(),
+            }),
+        ));
+    }
+    orders
+}
+
+fn not_serving(primary: &Name, instance: &Instance) -> Option<Blocked> {
+    let phase = instance.state.as_ref().map_or_else(|| "unknown".to_owned(), |state| format!("{:?}", state.phase));
+    let problem = instance.state.as_ref().and_then(|state| state.problem.clone()).unwrap_or_default();
+    Some(Blocked { reason: "PrimaryNotServing", message: format!("{primary} takes no writes (phase {phase}) {problem}") })
+}
+
+/// Why a recorded acker has to stop counting, if it has to.
+fn strike_reason(seen: &Observed, primary: &Name, name: &Name) -> Option<String> {
+    let ordinal = seen.ordinal_of(name)?;
+    if ordinal >= seen.wish.instances {
+        return Some(format!("{name} is scaled away"));
+    }
+    let instance = seen.instances.get(name)?;
+    match instance.phase(&seen.wish) {
+        Some(Phase::Empty | Phase::Initialising | Phase::Cloning) => Some(format!("{name} has lost its data")),
+        Some(
+            Phase::Crashed | Phase::Rewinding | Phase::Starting | Phase::Running | Phase::Stopping | Phase::Failed,
+        )
+        | None => (!instance.follows(primary, &seen.wish) && instance.unhealthy_for > STRIKE_AFTER)
+            .then(|| format!("{name} has been missing for {} s", instance.unhealthy_for.as_secs())),
+    }
+}
+
+fn strike(seen: &Observed, primary: &Name) -> Option<Plan> {
+    let (name, why) = seen.record.ackers.iter().find_map(|name| Some((name, strike_reason(seen, primary, name)?)))?;
+    let mut ackers = seen.record.ackers.clone();
+    ackers.remove(name);
+    let acks_needed = acks_wanted(seen.wish.instances, ackers.len()).min(seen.record.acks_needed);
+    if ackers.is_empty() && seen.wish.instances > 1 && !seen.wish.available {
+        // Without it no commit is on a second instance. Writes wait rather than lose that promise.
+        return None;
+    }
+    let standing = ackers
+        .iter()
+        .filter(|name| {
+            seen.instances.get(*name).is_some_and(|acker| acker.follows(primary, &seen.wish) && acker.acknowledges())
+        })
+        .count();
+    if standing < acks_needed as usize {
+        return None;
+    }
+    let epoch = next_epoch(seen);
+    let operation = Operation {
+        id: operation_id(Kind::Reconfigure, epoch),
+        kind: Kind::Reconfigure,
+        epoch,
+        from: Some(primary.clone()),
+        to: Some(name.clone()),
+        phase: OperationPhase::Striking,
+        ackers,
+        acks_needed,
+        reason: why.clone(),
+    };
+    let mut plan = claim(seen, operation, why);
+    if let Some(record) = &mut plan.record {
+        // Recording fewer than the primary waits for is always safe, and has to come before it waits for fewer.
+        record.acks_needed = acks_needed;
+    }
+    Some(plan)
+}
+
+fn caught_up(seen: &Observed, primary: &Name, instance: &Instance, executed: &common::gtid::GtidSet) -> bool {
+    let lag = instance
+        .state
+        .as_ref()
+        .and_then(|state| state.mysqld.as_ref())
+        .and_then(|mysqld| mysqld.replication.as_ref())
+        .map_or(f64::MAX, |replication| replication.lag_seconds);
+    instance.follows(primary, &seen.wish)
+        && lag <= CAUGHT_UP_SECONDS
+        && instance.received().is_some_and(|received| executed.subtract(received).count() <= CAUGHT_UP_TRANSACTIONS)
+}
+
+/// Replicas that have caught up are recorded; only then are they told to acknowledge.
+fn grow(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan> {
+    let executed = instance.executed()?;
+    let joining: BTreeSet<Name> = seen
+        .instances
+        .iter()
+        .filter(|(name, candidate)| {
+            *name != primary
+                && !seen.record.ackers.contains(*name)
+                && candidate.ordinal < seen.wish.instances
+                && !candidate.leaving()
+                && caught_up(seen, primary, candidate, executed)
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if joining.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = joining.iter().map(String::as_str).collect();
+    let why = format!("{} caught up and may acknowledge", names.join(", "));
+    let ackers = seen.record.ackers.union(&joining).cloned().collect();
+    let record = Record { epoch: next_epoch(seen), ackers, ..seen.record.clone() };
+    Some(Plan { record: Some(record), why, ..Plan::default() })
+}
+
+/// Acknowledgements that the primary waits for now, by its own account.
+fn actual_acks(instance: &Instance) -> Option<u32> {
+    match &instance.state.as_ref()?.role {
+        Role::Primary { acks_needed, .. } => Some(*acks_needed),
+        Role::None | Role::Fenced | Role::Replica { .. } => None,
+    }
+}
+
+/// Brings the recorded `acks_needed` to what is wanted: down at once, up only when it already holds.
+fn level(seen: &Observed, instance: &Instance) -> Option<Plan> {
+    let wanted = acks_wanted(seen.wish.instances, seen.record.ackers.len());
+    let recorded = seen.record.acks_needed;
+    let change = |why: String| {
+        let record = Record { epoch: next_epoch(seen), acks_needed: wanted, ..seen.record.clone() };
+        Some(Plan { record: Some(record), why, ..Plan::default() })
+    };
+    if wanted < recorded {
+        return change(format!("commits wait for {wanted} instead of {recorded} acknowledgements"));
+    }
+    let holds = actual_acks(instance)? >= wanted
+        && proof::holders(seen, &seen.record.ackers, instance.executed()?).count() >= wanted as usize;
+    if wanted > recorded && holds {
+        return change(format!("commits wait for {wanted} instead of {recorded} acknowledgements"));
+    }
+    None
+}
+
+/// Ordinals that the primary still has to keep out: those it keeps out now, less the recorded ackers and those that have
+/// promised this epoch without acknowledging. (A lock is only added by striking or promoting.)
+pub fn still_struck(seen: &Observed, primary: &Instance) -> Vec<u32> {
+    let Some(Role::Primary { struck, .. }) = primary.state.as_ref().map(|state| &state.role) else { return Vec::new() };
+    let harmless = |ordinal: &u32| {
+        let Some((name, instance)) = seen.instances.iter().find(|(_, instance)| instance.ordinal == *ordinal) else {
+            return false;
+        };
+        if seen.record.ackers.contains(name) {
+            return true;
+        }
+        let Some(state) = instance.state.as_ref().filter(|_| instance.fresh(&seen.wish)) else { return false };
+        match &state.role {
+            Role::Replica { acknowledges, .. } => !acknowledges && state.promised >= seen.record.epoch,
+            Role::None | Role::Fenced => true,
+            Role::Primary { .. } => false,
+        }
+    };
+    struck.iter().copied().filter(|ordinal| !harmless(ordinal)).collect()
+}
+
+fn acks_order(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(Name, Order)> {
+    let state = instance.state.as_ref()?;
+    let Role::Primary { acks_needed: actual, struck } = &state.role else { return None };
+    let wanted = acks_wanted(seen.wish.instances, seen.record.ackers.len());
+    let raised = wanted > seen.record.acks_needed && {
+        let executed = instance.executed()?;
+        let able = seen.record.ackers.iter().filter(|name| {
+            seen.instances
+                .get(*name)
+                .is_some_and(|acker| acker.acknowledges() && caught_up(seen, primary, acker, executed))
+        });
+        able.count() >= wanted as usize
+    };
+    let acks_needed = if raised { wanted } else { seen.record.acks_needed };
+    let locked = still_struck(seen, instance);
+    let settled = *actual == acks_needed && *struck == locked && state.promised >= seen.record.epoch;
+    (!settled).then(|| (primary.clone(), Order::Acks(AcksOrder { epoch: seen.record.epoch, acks_needed, struck: locked })))
+}

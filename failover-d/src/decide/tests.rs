@@ -1,0 +1,397 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use common::instance::{Phase, ReceiverState, Role};
+
+use super::fixture::{fresh, healthy, heard, newborn, replica};
+use super::*;
+
+fn set(seen: &mut Observed, name: &str, change: impl FnOnce(&mut common::instance::InstanceState)) {
+    change(seen.instances.get_mut(name).unwrap().state.as_mut().unwrap());
+}
+
+fn gtids(text: &str) -> common::gtid::GtidSet {
+    text.parse().unwrap()
+}
+
+fn executed(seen: &mut Observed, name: &str, text: &str) {
+    set(seen, name, |state| {
+        let mysqld = state.mysqld.as_mut().unwrap();
+        mysqld.executed = gtids(text);
+        mysqld.received = gtids(text);
+    });
+}
+
+fn claimed(plan: &Plan) -> &Operation {
+    plan.record.as_ref().expect("a record").operation.as_ref().expect("an operation")
+}
+
+/// Writes the plan's record, as the shell does.
+fn recorded(seen: &mut Observed, plan: &Plan) {
+    seen.record = plan.record.clone().expect("a record");
+}
+
+fn answer(seen: &mut Observed, name: &str, epoch: u64) {
+    let state = seen.instances[name].state.clone().unwrap();
+    seen.answers.insert(name.into(), Answer { epoch, outcome: Outcome::Held(Box::new(state)) });
+}
+
+const U0: &str = "00000000-0000-0000-0000-000000000000";
+
+#[test]
+fn acks_wanted_is_half_of_the_instances_and_no_more_than_the_ackers() {
+    let table = [(1, 0, 0), (2, 1, 1), (3, 2, 1), (3, 1, 1), (3, 0, 0), (4, 3, 2), (5, 4, 2), (5, 1, 1), (9, 8, 4)];
+    for (instances, ackers, wanted) in table {
+        assert_eq!(acks_wanted(instances, ackers), wanted, "{instances} instances, {ackers} ackers");
+    }
+}
+
+#[test]
+fn healthy_cluster_is_left_alone() {
+    for instances in [1, 2, 3, 5, 9] {
+        let plan = decide(&healthy(instances));
+        assert_eq!(plan.record, None, "{instances}: {}", plan.why);
+        assert!(plan.orders.is_empty(), "{instances}: {:?}", plan.orders);
+        assert_eq!(plan.blocked, None);
+        let routes = plan.routes.unwrap();
+        assert_eq!(routes.primary.as_deref(), Some("c-0"));
+        assert_eq!(routes.replicas.len(), if instances == 1 { 1 } else { instances as usize - 1 });
+    }
+}
+
+#[test]
+fn bootstrap_waits_for_all_then_promotes_one_and_records_it() {
+    let mut seen = newborn(3);
+    set(&mut seen, "c-2", |state| state.phase = Phase::Initialising);
+    assert_eq!(decide(&seen).record, None);
+    set(&mut seen, "c-2", |state| state.phase = Phase::Running);
+    let plan = decide(&seen);
+    let operation = claimed(&plan).clone();
+    assert_eq!((operation.kind, operation.epoch, operation.to.as_deref()), (Kind::Bootstrap, 1, Some("c-0")));
+    assert_eq!((operation.acks_needed, operation.ackers.len()), (1, 2));
+    recorded(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None);
+    assert!(matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-0" && order.ackers == [1, 2]));
+    assert_eq!(plan.orders.len(), 3);
+    let healthy = healthy(3);
+    seen.instances = healthy.instances.clone();
+    let plan = decide(&seen);
+    assert_eq!(plan.record.as_ref(), Some(&healthy.record));
+    assert_eq!(plan.routes.unwrap().primary.as_deref(), Some("c-0"));
+}
+
+#[test]
+fn bootstrap_over_kept_volumes_takes_the_longest_history_above_all_promises() {
+    let mut seen = newborn(3);
+    executed(&mut seen, "c-0", &format!("{U0}:1-5"));
+    executed(&mut seen, "c-1", &format!("{U0}:1-7"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-6"));
+    set(&mut seen, "c-2", |state| state.promised = 41);
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).to.as_deref(), claimed(&plan).epoch), (Some("c-1"), 42));
+    executed(&mut seen, "c-2", "00000000-0000-0000-0000-000000000002:1");
+    let plan = decide(&seen);
+    assert_eq!((plan.record, plan.blocked.unwrap().reason), (None, "SplitHistory"));
+}
+
+#[test]
+fn restarted_replica_is_told_to_follow_again() {
+    let mut seen = healthy(3);
+    let mut state = fresh("c-1");
+    state.promised = 1;
+    state.role = Role::Replica { source: "c-0".into(), acknowledges: true };
+    seen.instances.insert("c-1".into(), heard(state));
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None);
+    assert!(
+        matches!(&plan.orders[..], [(name, Order::Follow(order))] if name == "c-1" && order.acknowledges && order.source == "c-0" && order.epoch == 1)
+    );
+    assert!(!plan.routes.unwrap().replicas.contains("c-1"));
+}
+
+#[test]
+fn lagging_or_broken_replica_leaves_the_reads_and_comes_back() {
+    let mut seen = healthy(3);
+    let lag = |seen: &mut Observed, seconds: f64| {
+        set(seen, "c-1", |state| state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().lag_seconds = seconds);
+    };
+    lag(&mut seen, 11.0);
+    assert_eq!(decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(), ["c-2"]);
+    set(&mut seen, "c-2", |state| state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().applier_error = "1062".into());
+    assert_eq!(decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(), ["c-0"], "reads go to the primary");
+    lag(&mut seen, 1.0);
+    assert_eq!(decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(), ["c-1"]);
+}
+
+#[test]
+fn growing_records_the_acker_before_it_acknowledges_and_raises_the_count_last() {
+    let mut seen = healthy(1);
+    seen.wish.instances = 3;
+    executed(&mut seen, "c-0", &format!("{U0}:1-100"));
+    for name in ["c-1", "c-2"] {
+        let mut state = replica(name, "c-0");
+        state.role = Role::Replica { source: "c-0".into(), acknowledges: false };
+        state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().acknowledges = false;
+        seen.instances.insert(name.into(), heard(state));
+        executed(&mut seen, name, &format!("{U0}:1-99"));
+    }
+    let plan = decide(&seen);
+    let record = plan.record.clone().unwrap();
+    assert_eq!((record.epoch, record.ackers.len(), record.acks_needed), (2, 2, 0));
+    recorded(&mut seen, &plan);
+    // Now they are told; the primary waits for nobody yet.
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None);
+    assert_eq!(plan.orders.iter().filter(|(_, order)| matches!(order, Order::Follow(order) if order.acknowledges)).count(), 2);
+    assert!(plan.orders.iter().all(|(_, order)| !matches!(order, Order::Acks(order) if order.acks_needed > 0)));
+    for name in ["c-1", "c-2"] {
+        let mut state = replica(name, "c-0");
+        state.promised = 2;
+        seen.instances.insert(name.into(), heard(state));
+        executed(&mut seen, name, &format!("{U0}:1-99"));
+    }
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None, "not recorded before it holds");
+    assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Acks(order) if order.acks_needed == 1)));
+    set(&mut seen, "c-0", |state| {
+        state.promised = 2;
+        state.role = Role::Primary { acks_needed: 1, struck: vec![] };
+    });
+    assert_eq!(decide(&seen).record, None, "not recorded before an acker holds everything");
+    executed(&mut seen, "c-2", &format!("{U0}:1-100"));
+    assert_eq!(decide(&seen).record.unwrap().acks_needed, 1);
+}
+
+#[test]
+fn scaling_down_lowers_the_count_then_strikes_with_proof() {
+    let mut seen = healthy(5);
+    seen.wish.instances = 3;
+    for name in ["c-0", "c-1", "c-2", "c-3", "c-4"] {
+        executed(&mut seen, name, &format!("{U0}:1-9"));
+    }
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).kind, claimed(&plan).to.as_deref()), (Kind::Reconfigure, Some("c-3")));
+    assert_eq!(plan.record.as_ref().unwrap().acks_needed, 1, "fewer is recorded before it is fewer");
+    recorded(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Acks(order) if order.struck == [3] && order.acks_needed == 1)));
+    assert!(plan.orders.iter().any(|(name, order)| name == "c-3" && matches!(order, Order::Follow(order) if !order.acknowledges)));
+    set(&mut seen, "c-0", |state| {
+        state.promised = 2;
+        state.role = Role::Primary { acks_needed: 1, struck: vec![3] };
+    });
+    for name in ["c-1", "c-2", "c-4"] {
+        executed(&mut seen, name, &format!("{U0}:1-8"));
+    }
+    assert_eq!(decide(&seen).record, None, "c-3 may hold the only acknowledged copy of 9");
+    executed(&mut seen, "c-4", &format!("{U0}:1-9"));
+    let plan = decide(&seen);
+    let record = plan.record.clone().unwrap();
+    assert_eq!((record.epoch, record.ackers.len(), record.operation), (2, 3, None));
+    recorded(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-4"));
+}
+
+#[test]
+fn primary_is_moved_off_before_it_is_scaled_away() {
+    let mut seen = healthy(3);
+    seen.wish.instances = 1;
+    seen.record.primary = Some("c-2".into());
+    seen.record.ackers = ["c-0".to_owned(), "c-1".to_owned()].into();
+    seen.instances.insert("c-2".into(), heard(super::fixture::primary("c-2", 1)));
+    for name in ["c-0", "c-1"] {
+        seen.instances.insert(name.into(), heard(replica(name, "c-2")));
+    }
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).kind, claimed(&plan).to.as_deref()), (Kind::Switchover, Some("c-0")));
+}
+
+#[test]
+fn last_acker_of_a_lossless_cluster_is_never_struck() {
+    let mut seen = healthy(3);
+    seen.record.ackers = ["c-1".to_owned()].into();
+    for name in ["c-1", "c-2"] {
+        let instance = seen.instances.get_mut(name).unwrap();
+        instance.state = None;
+        instance.unhealthy_for = Duration::from_secs(3600);
+    }
+    assert_eq!(decide(&seen).record, None);
+    seen.wish.available = true;
+    assert_eq!(claimed(&decide(&seen)).kind, Kind::Reconfigure);
+}
+
+#[test]
+fn acker_without_data_is_struck_at_once_and_a_missing_one_after_the_grace() {
+    let mut seen = healthy(3);
+    set(&mut seen, "c-2", |state| {
+        state.phase = Phase::Empty;
+        state.mysqld = None;
+    });
+    assert_eq!(claimed(&decide(&seen)).to.as_deref(), Some("c-2"));
+    let mut seen = healthy(3);
+    let gone = seen.instances.get_mut("c-1").unwrap();
+    gone.reachable = false;
+    gone.state = None;
+    gone.unhealthy_for = STRIKE_AFTER;
+    assert_eq!(decide(&seen).record, None);
+    seen.instances.get_mut("c-1").unwrap().unhealthy_for += Duration::from_secs(1);
+    assert_eq!(claimed(&decide(&seen)).to.as_deref(), Some("c-1"));
+}
+
+#[test]
+fn switchover_goes_through_its_phases() {
+    let mut seen = healthy(3);
+    executed(&mut seen, "c-0", &format!("{U0}:1-9"));
+    executed(&mut seen, "c-1", &format!("{U0}:1-8"));
+    seen.wish.primary = Some("c-1".into());
+    let plan = decide(&seen);
+    let operation = claimed(&plan).clone();
+    assert_eq!((operation.kind, operation.epoch, operation.phase), (Kind::Switchover, 2, OperationPhase::Demoting));
+    assert_eq!(operation.ackers, ["c-0".to_owned(), "c-2".to_owned()].into());
+    recorded(&mut seen, &plan);
+    assert!(matches!(&decide(&seen).orders[..], [(name, Order::Demote(order))] if name == "c-0" && !order.kill && order.epoch == 2));
+    answer(&mut seen, "c-0", 2);
+    assert_eq!(decide(&seen).record, None, "the candidate lacks a transaction");
+    executed(&mut seen, "c-1", &format!("{U0}:1-9"));
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).phase, OperationPhase::Promoting);
+    recorded(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert!(matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2]));
+    assert_eq!(plan.routes, None, "the old route stays until the candidate takes writes");
+    let mut state = super::fixture::primary("c-1", 1);
+    state.promised = 2;
+    seen.instances.insert("c-1".into(), heard(state));
+    let plan = decide(&seen);
+    assert_eq!(plan.routes.clone().unwrap().primary.as_deref(), Some("c-1"));
+    let record = plan.record.unwrap();
+    assert_eq!((record.epoch, record.primary.as_deref(), record.operation), (2, Some("c-1"), None));
+}
+
+#[test]
+fn switchover_is_undone_when_the_primary_does_not_yield() {
+    let mut seen = healthy(3);
+    seen.wish.primary = Some("c-1".into());
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    seen.answers.insert("c-0".into(), Answer { epoch: 2, outcome: Outcome::Refused("a long statement".into()) });
+    let plan = decide(&seen);
+    assert!(plan.undone);
+    let record = plan.record.clone().unwrap();
+    assert_eq!((record.epoch, record.primary.as_deref(), record.operation.clone()), (2, Some("c-0"), None));
+    recorded(&mut seen, &plan);
+    seen.answers.clear();
+    seen.last_undone = Some(Duration::from_secs(1));
+    assert_eq!(decide(&seen).record, None, "not tried again at once");
+}
+
+#[test]
+fn leaving_primary_hands_over_and_a_lagging_candidate_is_not_chosen() {
+    let mut seen = healthy(3);
+    set(&mut seen, "c-0", |state| state.leaving = true);
+    set(&mut seen, "c-1", |state| state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().lag_seconds = 9.0);
+    assert_eq!(claimed(&decide(&seen)).to.as_deref(), Some("c-2"));
+    set(&mut seen, "c-2", |state| state.leaving = true);
+    let plan = decide(&seen);
+    assert_eq!((plan.record, plan.blocked.unwrap().reason), (None, "NoCandidate"));
+}
+
+#[test]
+fn dead_primary_is_failed_over_with_proof() {
+    let mut seen = healthy(3);
+    executed(&mut seen, "c-1", &format!("{U0}:1-8"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    set(&mut seen, "c-0", |state| {
+        state.phase = Phase::Crashed;
+        state.mysqld = None;
+    });
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).kind, claimed(&plan).epoch), (Kind::Failover, 2));
+    recorded(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert_eq!(plan.orders.iter().filter(|(_, order)| matches!(order, Order::Fence(_))).count(), 2);
+    answer(&mut seen, "c-1", 2);
+    assert_eq!(decide(&seen).record, None, "one of two with one ack needed proves nothing");
+    answer(&mut seen, "c-2", 2);
+    assert_eq!(claimed(&decide(&seen)).to.as_deref(), Some("c-2"));
+    executed(&mut seen, "c-1", "00000000-0000-0000-0000-000000000007:1");
+    answer(&mut seen, "c-1", 2);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "SplitHistory");
+}
+
+#[test]
+fn received_set_that_shrank_proves_nothing() {
+    let mut seen = healthy(3);
+    let plan = {
+        seen.instances.get_mut("c-0").unwrap().refused = true;
+        decide(&seen)
+    };
+    recorded(&mut seen, &plan);
+    for name in ["c-1", "c-2"] {
+        executed(&mut seen, name, &format!("{U0}:1-8"));
+        answer(&mut seen, name, 2);
+    }
+    seen.instances.get_mut("c-1").unwrap().high_water = gtids(&format!("{U0}:1-9"));
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "QuorumNotProvable");
+}
+
+#[test]
+fn silence_alone_is_no_evidence_while_a_replica_hears_the_primary() {
+    let mut seen = healthy(3);
+    seen.instances.get_mut("c-0").unwrap().age = Duration::from_secs(5);
+    assert_eq!(decide(&seen).record, None);
+    for name in ["c-1", "c-2"] {
+        set(&mut seen, name, |state| {
+            state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().receiver = ReceiverState::Connecting;
+        });
+    }
+    assert_eq!(claimed(&decide(&seen)).kind, Kind::Failover);
+}
+
+#[test]
+fn hung_primary_is_evidence_and_too_many_changes_ask_for_a_person() {
+    let mut seen = healthy(3);
+    set(&mut seen, "c-0", |state| state.canary.as_mut().unwrap().session_age_ms = 1600);
+    assert_eq!(claimed(&decide(&seen)).kind, Kind::Failover);
+    seen.recent_changes = 6;
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "TooManyChanges");
+    seen.recent_changes = 0;
+    seen.wish.failover = false;
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "FailoverDisabled");
+}
+
+#[test]
+fn crashed_primary_without_provable_replicas_starts_again_in_place() {
+    let mut seen = healthy(3);
+    for name in ["c-1", "c-2"] {
+        seen.instances.get_mut(name).unwrap().state = None;
+    }
+    set(&mut seen, "c-0", |state| {
+        state.phase = Phase::Crashed;
+        state.mysqld = None;
+    });
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None);
+    assert!(matches!(&plan.orders[..], [(name, Order::Promote(order))] if name == "c-0" && order.epoch == 1));
+}
+
+#[test]
+fn errant_replica_gets_no_order_and_no_reads() {
+    let mut seen = healthy(3);
+    seen.instances.get_mut("c-1").unwrap().errant = gtids("00000000-0000-0000-0000-000000000007:1");
+    let plan = decide(&seen);
+    assert!(plan.orders.is_empty());
+    assert!(!plan.routes.unwrap().replicas.contains("c-1"));
+}
+
+#[test]
+fn hands_off_means_nothing_is_done() {
+    let mut seen = healthy(3);
+    seen.wish.hands_off = Some("spec.paused");
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    let plan = decide(&seen);
+    assert!(plan.record.is_none() && plan.orders.is_empty() && plan.routes.is_none());
+}

@@ -1,0 +1,282 @@
+//! What this process remembers of one cluster's instances between two decisions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use common::gtid::GtidSet;
+use common::instance::InstanceState;
+use common::names;
+
+use crate::decide::{self, Answer, Instance, Name, Observed, Record, Wish};
+
+/// Unplanned changes of primary are remembered for this long at most (the window of the anti-flap rule may be shorter).
+const CHANGES_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// A pod as Kubernetes shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// UID: tells a new pod from an old one of the same name.
+    pub uid: String,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// Node that it runs on.
+    pub node: Option<String>,
+    /// Its present role label, for people.
+    pub role: Option<String>,
+}
+
+/// What is remembered of one instance.
+#[derive(Debug)]
+struct Tracker {
+    state: Option<InstanceState>,
+    heard_at: Instant,
+    refused: bool,
+    healthy_at: Instant,
+    high_water: GtidSet,
+    suspect: Option<(GtidSet, u64)>,
+    errant: GtidSet,
+}
+
+impl Tracker {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: None,
+            heard_at: now,
+            refused: false,
+            healthy_at: now,
+            high_water: GtidSet::default(),
+            suspect: None,
+            errant: GtidSet::default(),
+        }
+    }
+}
+
+/// What this process remembers of one cluster.
+#[derive(Debug)]
+pub struct Memory {
+    namespace: String,
+    cluster: String,
+    trackers: BTreeMap<Name, Tracker>,
+    answers: BTreeMap<Name, Answer>,
+    operation: Option<(String, Instant)>,
+    undone_at: Option<Instant>,
+    unborn_since: Instant,
+    changes: Vec<Instant>,
+}
+
+impl Memory {
+    /// Remembers nothing yet.
+    pub fn new(namespace: &str, cluster: &str, now: Instant) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            trackers: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            operation: None,
+            undone_at: None,
+            unborn_since: now,
+            changes: Vec::new(),
+        }
+    }
+
+    fn tracker(&mut self, name: &str, now: Instant) -> &mut Tracker {
+        self.trackers.entry(name.to_owned()).or_insert_with(|| Tracker::new(now))
+    }
+
+    /// A state was received. One that is older than what is known (a late answer) is dropped.
+    pub fn heard(&mut self, state: InstanceState, primary: Option<&Name>, now: Instant) {
+        let name = state.name.clone();
+        let tracker = self.tracker(&name, now);
+        let stale = tracker
+            .state
+            .as_ref()
+            .is_some_and(|known| known.incarnation == state.incarnation && known.sequence > state.sequence);
+        if stale {
+            return;
+        }
+        tracker.heard_at = now;
+        tracker.refused = false;
+        if let Some(mysqld) = &state.mysqld {
+            tracker.high_water.extend_with(&mysqld.received);
+        }
+        tracker.state = Some(state);
+        if primary == Some(&name) {
+            self.look_for_errants(&name);
+        }
+    }
+
+    /// Each state of the primary is held against what the replicas had said before it, and a replica is condemned only
+    /// for what a later state of the primary still lacks.
+    fn look_for_errants(&mut self, primary: &Name) {
+        let Some(state) = self.trackers.get(primary).and_then(|tracker| tracker.state.clone()) else { return };
+        for (name, tracker) in &mut self.trackers {
+            let Some(replica) = tracker.state.as_ref().filter(|_| name != primary) else { continue };
+            let foreign = decide::errant(replica, &state);
+            if foreign.is_empty() {
+                tracker.suspect = None;
+                tracker.errant = GtidSet::default();
+                continue;
+            }
+            if let Some((before, sequence)) = &tracker.suspect
+                && *sequence < state.sequence
+            {
+                tracker.errant = before.intersect(&foreign);
+            }
+            tracker.suspect = Some((foreign, state.sequence));
+        }
+    }
+
+    /// A fresh connection was refused: nothing listens there any more.
+    pub fn refused(&mut self, name: &str, now: Instant) {
+        self.tracker(name, now).refused = true;
+    }
+
+    /// The pod is another one than before: what was known of its processes is void. What it held is not forgotten.
+    pub fn replaced(&mut self, name: &str, now: Instant) {
+        let tracker = self.tracker(name, now);
+        tracker.state = None;
+        tracker.heard_at = now;
+        tracker.refused = false;
+    }
+
+    /// An answer to a fence or demote order.
+    pub fn answered(&mut self, name: &str, answer: Answer) {
+        self.answers.insert(name.to_owned(), answer);
+    }
+
+    /// A switchover was given up.
+    pub fn undone(&mut self, now: Instant) {
+        self.undone_at = Some(now);
+    }
+
+    /// An unplanned change of primary was recorded.
+    pub fn changed(&mut self, now: Instant) {
+        self.changes.retain(|at| now.duration_since(*at) < CHANGES_KEPT);
+        self.changes.push(now);
+    }
+
+    /// Puts together what a decision needs.
+    pub fn observe(
+        &mut self,
+        record: &Record,
+        wish: &Wish,
+        window: Duration,
+        pods: &BTreeMap<Name, PodFacts>,
+        now: Instant,
+    ) -> Observed {
+        match (&record.operation, &self.operation) {
+            (Some(operation), Some((known, _))) if operation.id == *known => {}
+            (Some(operation), _) => {
+                self.operation = Some((operation.id.clone(), now));
+                self.answers.clear();
+            }
+            (None, _) => {
+                self.operation = None;
+                self.answers.clear();
+            }
+        }
+        if record.primary.is_some() {
+            self.unborn_since = now;
+        }
+        let mut names: BTreeSet<Name> = pods.keys().cloned().collect();
+        names.extend(record.ackers.iter().cloned());
+        names.extend(record.primary.iter().cloned());
+        names.extend((0..wish.instances).map(|ordinal| names::instance(&self.cluster, ordinal)));
+        self.trackers.retain(|name, _| names.contains(name));
+        let instances = names
+            .into_iter()
+            .filter_map(|name| {
+                let ordinal = names::ordinal(&self.cluster, &name)?;
+                let instance = self.instance(&name, ordinal, record, wish, pods, now);
+                Some((name, instance))
+            })
+            .collect();
+        Observed {
+            record: record.clone(),
+            wish: wish.clone(),
+            instances,
+            answers: self.answers.clone(),
+            operation_age: self.operation.as_ref().map_or(Duration::ZERO, |(_, since)| now.duration_since(*since)),
+            last_undone: self.undone_at.map(|at| now.duration_since(at)),
+            unborn_age: now.duration_since(self.unborn_since),
+            recent_changes: self.changes.iter().filter(|at| now.duration_since(**at) < window).count(),
+        }
+    }
+
+    fn instance(
+        &mut self,
+        name: &str,
+        ordinal: u32,
+        record: &Record,
+        wish: &Wish,
+        pods: &BTreeMap<Name, PodFacts>,
+        now: Instant,
+    ) -> Instance {
+        let host = names::instance_host(&self.namespace, &self.cluster, name);
+        let reachable = pods.get(name).is_some_and(|pod| pod.address.is_some());
+        let tracker = self.tracker(name, now);
+        if !record.ackers.contains(name) {
+            // Only a recorded acker's word is counted on; data that was replaced on purpose may hold less.
+            tracker.high_water = GtidSet::default();
+        }
+        let mut instance = Instance {
+            ordinal,
+            host,
+            reachable,
+            refused: tracker.refused,
+            state: if reachable { tracker.state.clone() } else { None },
+            age: now.duration_since(tracker.heard_at),
+            unhealthy_for: Duration::ZERO,
+            errant: tracker.errant.clone(),
+            high_water: tracker.high_water.clone(),
+        };
+        if record.primary.as_ref().is_some_and(|primary| primary == name || instance.follows(primary, wish)) {
+            tracker.healthy_at = now;
+        }
+        instance.unhealthy_for = now.duration_since(tracker.healthy_at);
+        instance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::decide::fixture;
+
+    #[test]
+    fn errant_is_condemned_only_by_a_second_look_at_the_primary() {
+        let now = Instant::now();
+        let mut memory = Memory::new("ns", "c", now);
+        let primary = "c-0".to_owned();
+        let mut replica = fixture::replica("c-1", "c-0");
+        let uuid = "aaaaaaaa-0000-0000-0000-000000000009";
+        replica.mysqld.as_mut().unwrap().received = format!("{uuid}:1").parse().unwrap();
+        memory.heard(replica, Some(&primary), now);
+        let mut state = fixture::primary("c-0", 1);
+        memory.heard(state.clone(), Some(&primary), now);
+        assert!(memory.trackers["c-1"].errant.is_empty());
+        state.sequence += 1;
+        memory.heard(state.clone(), Some(&primary), now);
+        assert_eq!(memory.trackers["c-1"].errant.to_string(), format!("{uuid}:1"));
+        state.sequence += 1;
+        state.mysqld.as_mut().unwrap().executed = format!("{uuid}:1").parse().unwrap();
+        memory.heard(state, Some(&primary), now);
+        assert!(memory.trackers["c-1"].errant.is_empty());
+    }
+
+    #[test]
+    fn late_answer_does_not_overwrite_a_newer_state() {
+        let now = Instant::now();
+        let mut memory = Memory::new("ns", "c", now);
+        let mut state = fixture::primary("c-0", 1);
+        state.sequence = 7;
+        memory.heard(state.clone(), None, now);
+        state.sequence = 6;
+        state.promised = 99;
+        memory.heard(state, None, now);
+        assert_eq!(memory.trackers["c-0"].state.as_ref().unwrap().promised, 1);
+    }
+}

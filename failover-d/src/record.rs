@@ -1,0 +1,120 @@
+//! The recorded facts: reading them from a status, and writing them by compare-and-swap.
+
+use std::time::Duration;
+
+use common::crd::MySQLCluster;
+use common::crd::{self as status, MySQLClusterStatus, OperationKind as StatusKind, OperationPhase as StatusPhase};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, Patch, PatchParams};
+
+use crate::decide::{Kind, Operation, OperationPhase, Record};
+
+/// Field manager of the compare-and-swap writes.
+const MANAGER: &str = "pelorus/failover-d-record";
+/// Deadline of one write. The API server answers in milliseconds or there is trouble.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a record was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else was faster: look again.
+    #[error("the cluster changed since it was read")]
+    Conflict,
+    /// The API server said no.
+    #[error("write the record: {0}")]
+    Kube(#[from] Box<kube::Error>),
+    /// The API server said nothing: the write may or may not have happened.
+    #[error("write the record: no answer within {TIMEOUT:?}")]
+    Timeout,
+}
+
+/// The record in a status.
+pub fn read(cluster: &MySQLCluster) -> Record {
+    let recorded = cluster.status.as_ref().map(MySQLClusterStatus::record).unwrap_or_default();
+    Record {
+        epoch: recorded.epoch,
+        primary: recorded.primary,
+        ackers: recorded.ackers.into_iter().collect(),
+        acks_needed: recorded.acks_needed,
+        operation: recorded.operation.map(|operation| Operation {
+            id: operation.id,
+            kind: match operation.kind {
+                StatusKind::Bootstrap => Kind::Bootstrap,
+                StatusKind::Failover => Kind::Failover,
+                StatusKind::Switchover => Kind::Switchover,
+                StatusKind::Reconfigure => Kind::Reconfigure,
+            },
+            epoch: u64::try_from(operation.epoch).unwrap_or(0),
+            from: operation.from,
+            to: operation.to,
+            phase: match operation.phase {
+                StatusPhase::Fencing => OperationPhase::Fencing,
+                StatusPhase::Demoting => OperationPhase::Demoting,
+                StatusPhase::Promoting => OperationPhase::Promoting,
+                StatusPhase::Striking => OperationPhase::Striking,
+            },
+            ackers: operation.ackers.into_iter().collect(),
+            acks_needed: operation.acks_needed,
+            reason: operation.reason,
+        }),
+    }
+}
+
+/// The status form of a record. `started_at` of an operation that goes on is kept.
+fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -> status::Record {
+    status::Record {
+        epoch: record.epoch,
+        primary: record.primary.clone(),
+        ackers: record.ackers.iter().cloned().collect(),
+        acks_needed: record.acks_needed,
+        operation: record.operation.as_ref().map(|operation| {
+            let going_on = known.filter(|known| known.id == operation.id);
+            status::Operation {
+                id: operation.id.clone(),
+                kind: match operation.kind {
+                    Kind::Bootstrap => StatusKind::Bootstrap,
+                    Kind::Failover => StatusKind::Failover,
+                    Kind::Switchover => StatusKind::Switchover,
+                    Kind::Reconfigure => StatusKind::Reconfigure,
+                },
+                epoch: i64::try_from(operation.epoch).unwrap_or(i64::MAX),
+                from: operation.from.clone(),
+                to: operation.to.clone(),
+                phase: match operation.phase {
+                    OperationPhase::Fencing => StatusPhase::Fencing,
+                    OperationPhase::Demoting => StatusPhase::Demoting,
+                    OperationPhase::Promoting => StatusPhase::Promoting,
+                    OperationPhase::Striking => StatusPhase::Striking,
+                },
+                ackers: operation.ackers.iter().cloned().collect(),
+                acks_needed: operation.acks_needed,
+                started_at: going_on.map_or_else(|| MicroTime(jiff::Timestamp::now()), |known| known.started_at.clone()),
+                reason: operation.reason.clone(),
+                requested_by: Some(holder.to_owned()),
+            }
+        }),
+    }
+}
+
+/// Writes `record` over what `cluster` held, and only over that. Returns the object as it is now.
+///
+/// # Errors
+/// [`Error::Conflict`] when the object has changed since; the caller looks and decides again.
+pub async fn write(
+    api: &Api<MySQLCluster>,
+    cluster: &MySQLCluster,
+    record: &Record,
+    holder: &str,
+) -> Result<MySQLCluster, Error> {
+    let known = cluster.status.as_ref().and_then(|status| status.operation.as_ref());
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let version = cluster.metadata.resource_version.as_deref().unwrap_or_default();
+    let patch = to_status(record, known, holder).merge_patch(version);
+    let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    match tokio::time::timeout(TIMEOUT, api.patch_status(name, &parameters, &Patch::Merge(&patch))).await {
+        Ok(Ok(written)) => Ok(written),
+        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(Error::Conflict),
+        Ok(Err(error)) => Err(Error::Kube(Box::new(error))),
+        Err(_) => Err(Error::Timeout),
+    }
+}

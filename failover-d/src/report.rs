@@ -1,0 +1,279 @@
+//! What people see: instances, conditions and role labels. Nothing is decided from any of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use common::crd::MySQLCluster;
+use common::crd::{InstancePhase, InstanceRole, InstanceStatus};
+use common::instance::{InstanceState, Phase, Role};
+use common::names::LABEL_ROLE;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::decide::{self, Observed, Plan};
+
+/// Field manager of these writes.
+const MANAGER: &str = "pelorus/failover-d";
+/// Numbers that only move (executed sets, lag, space) are written this often at most.
+const PACE: Duration = Duration::from_secs(10);
+/// Changes that matter are gathered for this long.
+const GATHER: Duration = Duration::from_millis(100);
+/// Deadline of one call.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A condition without its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Ready`, `Degraded`, `FailoverBlocked`.
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub holds: bool,
+    /// CamelCase.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// All that is reported of a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// `3/3`.
+    pub ready: String,
+    /// Version of the primary.
+    pub version: Option<String>,
+    /// Reason of the worst condition, empty when all is well.
+    pub reason: String,
+    /// Conditions.
+    pub verdicts: Vec<Verdict>,
+    /// Instances.
+    pub instances: Vec<InstanceStatus>,
+    /// Role labels by pod: what they are and what they should be.
+    pub labels: BTreeMap<String, (Option<String>, Option<&'static str>)>,
+    /// Generation of the spec that was decided on.
+    pub generation: Option<i64>,
+}
+
+impl Report {
+    /// The part whose changes are written at once.
+    fn urgent(&self) -> impl PartialEq + use<> {
+        let roles: Vec<_> = self
+            .instances
+            .iter()
+            .map(|instance| (instance.name.clone(), instance.role, instance.state, instance.problem.clone(), instance.errant.clone()))
+            .collect();
+        (self.ready.clone(), self.version.clone(), self.reason.clone(), self.verdicts.clone(), roles, self.labels.clone(), self.generation)
+    }
+}
+
+fn instance_status(name: &str, state: Option<&InstanceState>, fresh: bool, errant: String) -> InstanceStatus {
+    let mysqld = state.and_then(|state| state.mysqld.as_ref());
+    InstanceStatus {
+        name: name.to_owned(),
+        role: state.map(|state| InstanceRole::from(&state.role)),
+        state: Some(match state {
+            Some(state) if fresh => InstancePhase::from(state.phase),
+            _ => InstancePhase::Unreachable,
+        }),
+        version: mysqld.map(|mysqld| mysqld.version.clone()),
+        server_uuid: mysqld.map(|mysqld| mysqld.server_uuid.clone()),
+        executed: mysqld.map(|mysqld| mysqld.executed.to_string()),
+        lag: mysqld.and_then(|mysqld| mysqld.replication.as_ref()).map(|replication| (replication.lag_seconds * 10.0).round() / 10.0),
+        errant: Some(errant),
+        disk_free: state.map(|state| Quantity(format!("{}Mi", state.disk.free_bytes >> 20))),
+        problem: state.and_then(|state| {
+            state.problem.clone().or_else(|| {
+                let replication = state.mysqld.as_ref()?.replication.as_ref()?;
+                [&replication.applier_error, &replication.receiver_error]
+                    .into_iter()
+                    .find(|error| !error.is_empty())
+                    .cloned()
+            })
+        }),
+    }
+}
+
+/// Puts together what people see.
+pub fn compose(cluster: &MySQLCluster, seen: &Observed, plan: &Plan, pods: &BTreeMap<String, Option<String>>) -> Report {
+    let ready = decide::ready_instances(seen);
+    let wanted = usize::try_from(seen.wish.instances).unwrap_or(usize::MAX);
+    let instances: Vec<InstanceStatus> = seen
+        .instances
+        .iter()
+        .map(|(name, instance)| {
+            instance_status(name, instance.state.as_ref(), instance.fresh(&seen.wish), instance.errant.to_string())
+        })
+        .collect();
+    let primary = seen.record.primary.as_ref().and_then(|name| Some((name, seen.instances.get(name)?)));
+    let serving = primary.is_some_and(|(_, instance)| instance.serves_as_primary() && instance.fresh(&seen.wish));
+    let acknowledging = seen
+        .record
+        .ackers
+        .iter()
+        .filter(|name| ready.contains(*name) && seen.instances.get(*name).is_some_and(decide::Instance::acknowledges))
+        .count();
+    let writable = serving && acknowledging >= seen.record.acks_needed as usize;
+    let hibernated = cluster.spec.hibernated;
+    let verdict = |kind, holds, reason: &str, message: String| Verdict { kind, holds, reason: reason.into(), message };
+    let missing: Vec<String> = (0..seen.wish.instances)
+        .filter_map(|ordinal| {
+            let (name, instance) = seen.instances.iter().find(|(_, instance)| instance.ordinal == ordinal)?;
+            (!ready.contains(name)).then(|| {
+                let state = instance.state.as_ref().filter(|_| instance.fresh(&seen.wish));
+                format!("{name} is {}", state.map_or("unreachable".to_owned(), doing))
+            })
+        })
+        .collect();
+    let ready_verdict = if hibernated {
+        verdict("Ready", false, "Hibernated", "hibernated: no pods run".into())
+    } else if writable {
+        verdict("Ready", true, "Serving", format!("{} takes writes", primary.map_or("", |(name, _)| name)))
+    } else if seen.record.primary.is_none() {
+        verdict("Ready", false, "NoPrimaryYet", "no instance has been promoted yet".into())
+    } else if serving {
+        let needed = seen.record.acks_needed;
+        verdict("Ready", false, "WritesWait", format!("{acknowledging} of {needed} needed ackers acknowledge: writes wait for them"))
+    } else {
+        verdict("Ready", false, "PrimaryNotServing", "the primary takes no writes".into())
+    };
+    let degraded = if hibernated || (writable && missing.is_empty() && ready.len() >= wanted) {
+        verdict("Degraded", false, "AsWanted", String::new())
+    } else {
+        verdict("Degraded", true, "InstancesMissing", missing.join("; "))
+    };
+    let blocked = match &plan.blocked {
+        Some(blocked) => verdict("FailoverBlocked", true, blocked.reason, blocked.message.clone()),
+        None => verdict("FailoverBlocked", false, "NotBlocked", String::new()),
+    };
+    let reason = if !ready_verdict.holds {
+        ready_verdict.reason.clone()
+    } else if degraded.holds {
+        degraded.reason.clone()
+    } else if blocked.holds {
+        blocked.reason.clone()
+    } else {
+        String::new()
+    };
+    let labels = pods
+        .iter()
+        .map(|(name, current)| {
+            let role = seen.instances.get(name).and_then(|instance| instance.state.as_ref()).and_then(|state| match &state.role {
+                Role::Primary { .. } if seen.record.primary.as_ref() == Some(name) => Some("primary"),
+                Role::Replica { .. } if ready.contains(name) => Some("replica"),
+                Role::Primary { .. } | Role::Replica { .. } | Role::None | Role::Fenced => None,
+            });
+            (name.clone(), (current.clone(), role))
+        })
+        .collect();
+    Report {
+        ready: format!("{}/{}", ready.len(), seen.wish.instances),
+        version: primary.and_then(|(_, instance)| instance.state.as_ref()?.mysqld.as_ref()).map(|mysqld| mysqld.version.clone()),
+        reason,
+        verdicts: vec![ready_verdict, degraded, blocked],
+        instances,
+        labels,
+        generation: cluster.metadata.generation,
+    }
+}
+
+fn doing(state: &InstanceState) -> String {
+    let what = match state.phase {
+        Phase::Empty => "without data",
+        Phase::Initialising => "being initialised",
+        Phase::Cloning => "being cloned",
+        Phase::Crashed => "down after an unclean stop",
+        Phase::Rewinding => "being rewound",
+        Phase::Starting => "starting",
+        Phase::Running => "running, not in service yet",
+        Phase::Stopping => "stopping",
+        Phase::Failed => "failed",
+    };
+    match &state.problem {
+        Some(problem) => format!("{what} ({problem})"),
+        None => what.to_owned(),
+    }
+}
+
+fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
+    let known = cluster.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let conditions: Vec<Condition> = report
+        .verdicts
+        .iter()
+        .map(|verdict| {
+            let status = if verdict.holds { "True" } else { "False" };
+            let since = known
+                .iter()
+                .find(|condition| condition.type_ == verdict.kind && condition.status == status)
+                .map_or_else(|| Time(jiff::Timestamp::now()), |condition| condition.last_transition_time.clone());
+            Condition {
+                type_: verdict.kind.into(),
+                status: status.into(),
+                reason: verdict.reason.clone(),
+                message: verdict.message.clone(),
+                last_transition_time: since,
+                observed_generation: report.generation,
+            }
+        })
+        .collect();
+    json!({
+        "apiVersion": "pelorus.dev/v1alpha1",
+        "kind": "MySQLCluster",
+        "status": {
+            "ready": report.ready,
+            "version": report.version,
+            "reason": report.reason,
+            "instances": report.instances,
+            "conditions": conditions,
+        },
+    })
+}
+
+/// Writes reports as they change, until the sender is dropped. The cluster object beside each report is only looked at
+/// for the times of its conditions.
+pub async fn run(client: Client, namespace: String, name: String, mut reports: watch::Receiver<(MySQLCluster, Report)>) {
+    let clusters: Api<MySQLCluster> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client, &namespace);
+    let parameters = PatchParams::apply(MANAGER).force();
+    let mut written: Option<Report> = None;
+    let mut written_at = Instant::now();
+    loop {
+        if reports.changed().await.is_err() {
+            return;
+        }
+        let urgent = |report: &Report| written.as_ref().is_none_or(|written| written.urgent() != report.urgent());
+        let due = written_at.elapsed() >= PACE;
+        if !due && !urgent(&reports.borrow().1) {
+            continue;
+        }
+        tokio::time::sleep(GATHER).await;
+        let (cluster, report) = reports.borrow_and_update().clone();
+        if cluster.metadata.deletion_timestamp.is_some() || report.ready.is_empty() {
+            continue;
+        }
+        let patch = status_patch(&cluster, &report);
+        match tokio::time::timeout(TIMEOUT, clusters.patch_status(&name, &parameters, &Patch::Apply(&patch))).await {
+            Ok(Ok(_)) => {
+                written = Some(report.clone());
+                written_at = Instant::now();
+            }
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => continue,
+            Ok(Err(error)) => warn!(namespace, cluster = name, %error, "status not written"),
+            Err(_) => warn!(namespace, cluster = name, "status not written: no answer within {TIMEOUT:?}"),
+        }
+        for (pod, (current, wanted)) in &report.labels {
+            if current.as_deref() == *wanted {
+                continue;
+            }
+            let patch = json!({"metadata": {"labels": {LABEL_ROLE: wanted}}});
+            let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            if !matches!(tokio::time::timeout(TIMEOUT, pods.patch(pod, &parameters, &patch)).await, Ok(Ok(_))) {
+                warn!(namespace, cluster = name, pod, "role label not written");
+            }
+        }
+    }
+}
