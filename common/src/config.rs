@@ -49,7 +49,11 @@ pub fn load_from<T: Default + Serialize + DeserializeOwned>(
 ) -> Result<T, Error> {
     let defaults = Figment::from(Serialized::defaults(T::default()));
     let known: Dict = defaults.extract().map_err(Box::new)?;
-    let mut figment = defaults.merge(Json::file_exact(file));
+    let mut figment = defaults;
+    // A file that cannot be looked at is an error, told by the reading; only one that is not there is not.
+    if !matches!(file.try_exists(), Ok(false)) {
+        figment = figment.merge(Json::file_exact(file));
+    }
     without_service_links(&mut variables);
     for (name, text) in variables {
         let Some(field) = name.strip_prefix(PREFIX).filter(|_| !OTHERS.contains(&name.as_str())) else { continue };

@@ -13,3 +13,4 @@ pub mod guarded;
 pub mod telemetry;
 pub mod config;
 pub mod http;
+pub mod lease;

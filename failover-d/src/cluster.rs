@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::client::InstanceClient;
-use common::crd::MySQLCluster;
 use common::crd::Durability;
+use common::crd::MySQLCluster;
 use common::events::{Event, Events};
 use common::tls::{self, Material};
 use common::{names, names::daemon};
@@ -98,9 +98,7 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
         tokio::spawn(
             route::run(context.client.clone(), cluster.clone(), desired, context.metrics.clone()).in_current_span(),
         );
-        tokio::spawn(
-            report::run(context.client.clone(), namespace.clone(), name.clone(), reported).in_current_span(),
-        );
+        tokio::spawn(report::run(context.client.clone(), namespace.clone(), name.clone(), reported).in_current_span());
         let mut this = Loop {
             memory: Memory::new(&namespace, &name, Instant::now()),
             context,
@@ -191,12 +189,12 @@ impl Loop {
                     None
                 }
             }),
-            Ok(Ok(None)) => None,
             Ok(Err(error)) => {
                 warn!(secret = name, %error, "client certificate not read");
                 None
             }
-            Err(_) => None,
+            // Not made yet, or no answer in time.
+            Ok(Ok(None)) | Err(_) => None,
         };
         match (read, &mut self.tls) {
             (Some(config), kept) => *kept = Some((config, Instant::now())),
@@ -317,21 +315,31 @@ impl Loop {
         let labels = pods.iter().map(|(name, pod)| (name.clone(), pod.role.clone())).collect();
         let report = report::compose(&self.cluster, seen, plan, &labels);
         let ready = decide::ready_instances(seen);
-        self.context.metrics.cluster(&self.namespace, &self.name, ready.len(), seen.record.epoch, plan.blocked.is_some());
+        self.context.metrics.cluster(
+            &self.namespace,
+            &self.name,
+            ready.len(),
+            seen.record.epoch,
+            plan.blocked.is_some(),
+        );
         let whole = u32::try_from(ready.len()).unwrap_or(u32::MAX) >= seen.wish.instances;
         if self.was_ready != Some(whole) && (whole || self.was_ready.is_some()) && seen.wish.hands_off.is_none() {
             let kind = if whole { "cluster.ready" } else { "cluster.degraded" };
             info!(ready = report.ready, "{kind}");
-            self.publish(kind, json!({"ready": report.ready, "primary": seen.record.primary, "epoch": seen.record.epoch}));
+            self.publish(
+                kind,
+                json!({"ready": report.ready, "primary": seen.record.primary, "epoch": seen.record.epoch}),
+            );
         }
         self.was_ready = Some(whole);
         let blocked = plan.blocked.as_ref().map(|blocked| blocked.message.clone());
-        if blocked != self.last_blocked && seen.record.primary.is_some() {
-            if let Some(blocked) = &plan.blocked {
-                warn!(reason = blocked.reason, message = blocked.message, "blocked");
-                if blocked.reason != "HandsOff" {
-                    self.publish("failover.refused", json!({"reason": blocked.reason, "message": blocked.message}));
-                }
+        if let Some(blocked) = &plan.blocked
+            && self.last_blocked.as_ref() != Some(&blocked.message)
+            && seen.record.primary.is_some()
+        {
+            warn!(reason = blocked.reason, message = blocked.message, "blocked");
+            if blocked.reason != "HandsOff" {
+                self.publish("failover.refused", json!({"reason": blocked.reason, "message": blocked.message}));
             }
         }
         self.last_blocked = blocked;
@@ -339,7 +347,12 @@ impl Loop {
     }
 
     fn publish(&self, kind: &'static str, data: serde_json::Value) {
-        self.context.events.publish(Event { namespace: self.namespace.clone(), cluster: self.name.clone(), kind, data });
+        self.context.events.publish(Event {
+            namespace: self.namespace.clone(),
+            cluster: self.name.clone(),
+            kind,
+            data,
+        });
     }
 
     /// Writes a record. `true`: it stands, and the object at hand is the new one.
@@ -348,7 +361,7 @@ impl Loop {
         match record::write(&api, &self.cluster, next, &self.context.holder).await {
             Ok(written) => {
                 self.take(written);
-                self.recorded(before, next, plan).await;
+                self.recorded(before, next, plan);
                 true
             }
             Err(record::Error::Conflict) => {
@@ -370,10 +383,12 @@ impl Loop {
     }
 
     /// Tells of a change of the record that we wrote.
-    async fn recorded(&mut self, before: &Record, next: &Record, plan: &Plan) {
+    fn recorded(&mut self, before: &Record, next: &Record, plan: &Plan) {
         let now = Instant::now();
         let elapsed = |seen: &Option<(String, Instant)>, id: &str| {
-            seen.as_ref().filter(|(known, _)| known == id).map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
+            seen.as_ref()
+                .filter(|(known, _)| known == id)
+                .map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
         };
         if plan.undone {
             self.memory.undone(now);
@@ -382,11 +397,22 @@ impl Loop {
             && before.operation.as_ref().is_none_or(|known| known.id != operation.id)
         {
             self.operation_seen = Some((operation.id.clone(), now));
-            info!(operation = operation.id, epoch = operation.epoch, from = operation.from, to = operation.to, reason = plan.why, "operation claimed");
+            info!(
+                operation = operation.id,
+                epoch = operation.epoch,
+                from = operation.from,
+                to = operation.to,
+                reason = plan.why,
+                "operation claimed"
+            );
             let data = json!({"operation": operation.id, "epoch": operation.epoch, "from": operation.from, "to": operation.to, "reason": plan.why});
             match operation.kind {
-                Kind::Failover => self.tell("failover.started", EventType::Warning, "FailoverStarted", &plan.why, data).await,
-                Kind::Switchover => self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &plan.why, data).await,
+                Kind::Failover => {
+                    self.tell("failover.started", EventType::Warning, "FailoverStarted", &plan.why, data);
+                }
+                Kind::Switchover => {
+                    self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &plan.why, data);
+                }
                 Kind::Bootstrap | Kind::Reconfigure => {}
             }
             return;
@@ -415,22 +441,22 @@ impl Loop {
         match (operation.kind, plan.undone) {
             (Kind::Failover, false) => {
                 self.memory.changed(now);
-                self.tell("failover.completed", EventType::Warning, "FailoverCompleted", &message, data).await;
+                self.tell("failover.completed", EventType::Warning, "FailoverCompleted", &message, data);
             }
             (Kind::Switchover, false) => {
-                self.tell("switchover.completed", EventType::Normal, "SwitchoverCompleted", &message, data).await;
+                self.tell("switchover.completed", EventType::Normal, "SwitchoverCompleted", &message, data);
             }
             (Kind::Switchover, true) => {
-                self.tell("switchover.undone", EventType::Warning, "SwitchoverUndone", &message, data).await;
+                self.tell("switchover.undone", EventType::Warning, "SwitchoverUndone", &message, data);
             }
             (Kind::Bootstrap, _) => {
-                self.tell("cluster.bootstrapped", EventType::Normal, "Bootstrapped", &message, data).await;
+                self.tell("cluster.bootstrapped", EventType::Normal, "Bootstrapped", &message, data);
             }
             (Kind::Reconfigure | Kind::Failover, _) => {}
         }
     }
 
-    async fn tell(&self, kind: &'static str, type_: EventType, reason: &str, note: &str, data: serde_json::Value) {
+    fn tell(&self, kind: &'static str, type_: EventType, reason: &str, note: &str, data: serde_json::Value) {
         self.publish(kind, data);
         let event = KubeEvent {
             type_,

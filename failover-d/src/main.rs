@@ -22,12 +22,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use common::crd::MySQLCluster;
 use common::events::Events;
+use common::names::daemon;
+use common::{http, telemetry};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 /// Deadline of reads of one answer from the API server; watches bring a bookmark or end sooner.
 const READ_TIMEOUT: Duration = Duration::from_secs(295);
@@ -38,12 +42,13 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let config = config::Config::default();
-    let mut registry = Registry::default();
+    telemetry::init(daemon::FAILOVER_D)?;
+    let config: config::Config = common::config::load(daemon::FAILOVER_D)?;
+    let mut registry = http::registry(daemon::FAILOVER_D);
     let metrics = metrics::Metrics::register(&mut registry);
-    let events = Events::start(config.events(), common::names::daemon::FAILOVER_D);
+    let events = Events::start(config.events(), daemon::FAILOVER_D);
     let client = client().await?;
-    let holder: Arc<str> = std::env::var("POD_NAME").unwrap_or_else(|_| "failover-d".into()).into();
+    let holder: Arc<str> = std::env::var("POD_NAME").unwrap_or_else(|_| daemon::FAILOVER_D.into()).into();
     let reporter = Reporter { controller: "pelorus/failover-d".into(), instance: Some(holder.to_string()) };
     let context = cluster::Context {
         client: client.clone(),
@@ -52,13 +57,28 @@ async fn run() -> anyhow::Result<()> {
         metrics,
         holder,
     };
+    let readiness = http::Readiness::default();
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(http::serve(config.http_port, readiness.clone(), Arc::new(registry), stop.clone()));
     let (pods, pods_seen) = watch::channel(watching::Pods::default());
     let clusters: Api<MySQLCluster> = Api::all(client.clone());
     let watched = watcher(clusters, watcher::Config::default()).default_backoff();
+    let mut listed = pods_seen.clone();
+    tokio::spawn(async move {
+        if listed.changed().await.is_ok() {
+            readiness.set(true);
+        }
+    });
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = watching::pods(Api::<Pod>::all(client), pods) => anyhow::bail!("the watch of pods ended"),
         () = watching::clusters(watched, context, pods_seen) => anyhow::bail!("the watch of clusters ended"),
+        ended = served => anyhow::bail!("the HTTP server ended: {ended:?}"),
+        // Every step can be resumed by another failover-d from what is recorded.
+        _ = terminate.recv() => info!("stopping"),
     }
+    stop.cancel();
+    Ok(())
 }
 
 /// A client that never retries by itself and never waits for ever: a retried write may be a stale write.

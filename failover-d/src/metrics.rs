@@ -67,9 +67,17 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("pelorus_failover");
         registry.register("order_seconds", "Time until an order to an instance was answered", inner.orders.clone());
         registry.register("operations", "Operations that this process brought to an end", inner.operations.clone());
-        registry.register("operation_seconds", "Time from first sight to the end of an operation", inner.operation_seconds.clone());
+        registry.register(
+            "operation_seconds",
+            "Time from first sight to the end of an operation",
+            inner.operation_seconds.clone(),
+        );
         registry.register("route_seconds", "Time to write the EndpointSlices of a cluster", inner.routes.clone());
-        registry.register("record_conflicts", "Compare-and-swap writes that another writer won", inner.conflicts.clone());
+        registry.register(
+            "record_conflicts",
+            "Compare-and-swap writes that another writer won",
+            inner.conflicts.clone(),
+        );
         registry.register("ready_instances", "Instances of a cluster that do their part", inner.ready.clone());
         registry.register("epoch", "Recorded epoch of a cluster", inner.epoch.clone());
         registry.register("blocked", "1 while a wanted step cannot be taken", inner.blocked.clone());

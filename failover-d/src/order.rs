@@ -95,7 +95,9 @@ impl Orders {
             let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             metrics.order(kind(&order), result.is_ok(), elapsed);
             match &result {
-                Ok(_) => info!(instance = name, order = kind(&order), epoch = epoch(&order), elapsed_ms, "order obeyed"),
+                Ok(_) => {
+                    info!(instance = name, order = kind(&order), epoch = epoch(&order), elapsed_ms, "order obeyed");
+                }
                 Err(error) => {
                     warn!(instance = name, order = kind(&order), epoch = epoch(&order), elapsed_ms, %error, "order not obeyed");
                 }

@@ -88,7 +88,8 @@ fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -
                 },
                 ackers: operation.ackers.iter().cloned().collect(),
                 acks_needed: operation.acks_needed,
-                started_at: going_on.map_or_else(|| MicroTime(jiff::Timestamp::now()), |known| known.started_at.clone()),
+                started_at: going_on
+                    .map_or_else(|| MicroTime(jiff::Timestamp::now()), |known| known.started_at.clone()),
                 reason: operation.reason.clone(),
                 requested_by: Some(holder.to_owned()),
             }

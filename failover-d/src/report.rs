@@ -65,9 +65,25 @@ impl Report {
         let roles: Vec<_> = self
             .instances
             .iter()
-            .map(|instance| (instance.name.clone(), instance.role, instance.state, instance.problem.clone(), instance.errant.clone()))
+            .map(|instance| {
+                (
+                    instance.name.clone(),
+                    instance.role,
+                    instance.state,
+                    instance.problem.clone(),
+                    instance.errant.clone(),
+                )
+            })
             .collect();
-        (self.ready.clone(), self.version.clone(), self.reason.clone(), self.verdicts.clone(), roles, self.labels.clone(), self.generation)
+        (
+            self.ready.clone(),
+            self.version.clone(),
+            self.reason.clone(),
+            self.verdicts.clone(),
+            roles,
+            self.labels.clone(),
+            self.generation,
+        )
     }
 }
 
@@ -83,7 +99,9 @@ fn instance_status(name: &str, state: Option<&InstanceState>, fresh: bool, erran
         version: mysqld.map(|mysqld| mysqld.version.clone()),
         server_uuid: mysqld.map(|mysqld| mysqld.server_uuid.clone()),
         executed: mysqld.map(|mysqld| mysqld.executed.to_string()),
-        lag: mysqld.and_then(|mysqld| mysqld.replication.as_ref()).map(|replication| (replication.lag_seconds * 10.0).round() / 10.0),
+        lag: mysqld
+            .and_then(|mysqld| mysqld.replication.as_ref())
+            .map(|replication| (replication.lag_seconds * 10.0).round() / 10.0),
         errant: Some(errant),
         disk_free: state.map(|state| Quantity(format!("{}Mi", state.disk.free_bytes >> 20))),
         problem: state.and_then(|state| {
@@ -99,7 +117,12 @@ fn instance_status(name: &str, state: Option<&InstanceState>, fresh: bool, erran
 }
 
 /// Puts together what people see.
-pub fn compose(cluster: &MySQLCluster, seen: &Observed, plan: &Plan, pods: &BTreeMap<String, Option<String>>) -> Report {
+pub fn compose(
+    cluster: &MySQLCluster,
+    seen: &Observed,
+    plan: &Plan,
+    pods: &BTreeMap<String, Option<String>>,
+) -> Report {
     let ready = decide::ready_instances(seen);
     let wanted = usize::try_from(seen.wish.instances).unwrap_or(usize::MAX);
     let instances: Vec<InstanceStatus> = seen
@@ -137,7 +160,12 @@ pub fn compose(cluster: &MySQLCluster, seen: &Observed, plan: &Plan, pods: &BTre
         verdict("Ready", false, "NoPrimaryYet", "no instance has been promoted yet".into())
     } else if serving {
         let needed = seen.record.acks_needed;
-        verdict("Ready", false, "WritesWait", format!("{acknowledging} of {needed} needed ackers acknowledge: writes wait for them"))
+        verdict(
+            "Ready",
+            false,
+            "WritesWait",
+            format!("{acknowledging} of {needed} needed ackers acknowledge: writes wait for them"),
+        )
     } else {
         verdict("Ready", false, "PrimaryNotServing", "the primary takes no writes".into())
     };
@@ -162,17 +190,21 @@ pub fn compose(cluster: &MySQLCluster, seen: &Observed, plan: &Plan, pods: &BTre
     let labels = pods
         .iter()
         .map(|(name, current)| {
-            let role = seen.instances.get(name).and_then(|instance| instance.state.as_ref()).and_then(|state| match &state.role {
-                Role::Primary { .. } if seen.record.primary.as_ref() == Some(name) => Some("primary"),
-                Role::Replica { .. } if ready.contains(name) => Some("replica"),
-                Role::Primary { .. } | Role::Replica { .. } | Role::None | Role::Fenced => None,
+            let role = seen.instances.get(name).and_then(|instance| instance.state.as_ref()).and_then(|state| {
+                match &state.role {
+                    Role::Primary { .. } if seen.record.primary.as_ref() == Some(name) => Some("primary"),
+                    Role::Replica { .. } if ready.contains(name) => Some("replica"),
+                    Role::Primary { .. } | Role::Replica { .. } | Role::None | Role::Fenced => None,
+                }
             });
             (name.clone(), (current.clone(), role))
         })
         .collect();
     Report {
         ready: format!("{}/{}", ready.len(), seen.wish.instances),
-        version: primary.and_then(|(_, instance)| instance.state.as_ref()?.mysqld.as_ref()).map(|mysqld| mysqld.version.clone()),
+        version: primary
+            .and_then(|(_, instance)| instance.state.as_ref()?.mysqld.as_ref())
+            .map(|mysqld| mysqld.version.clone()),
         reason,
         verdicts: vec![ready_verdict, degraded, blocked],
         instances,
@@ -235,7 +267,12 @@ fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
 
 /// Writes reports as they change, until the sender is dropped. The cluster object beside each report is only looked at
 /// for the times of its conditions.
-pub async fn run(client: Client, namespace: String, name: String, mut reports: watch::Receiver<(MySQLCluster, Report)>) {
+pub async fn run(
+    client: Client,
+    namespace: String,
+    name: String,
+    mut reports: watch::Receiver<(MySQLCluster, Report)>,
+) {
     let clusters: Api<MySQLCluster> = Api::namespaced(client.clone(), &namespace);
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let parameters = PatchParams::apply(MANAGER).force();

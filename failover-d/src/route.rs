@@ -76,25 +76,25 @@ fn slice(cluster: &MySQLCluster, service: &str, epoch: u64, targets: &[Target]) 
     EndpointSlice {
         address_type: family.into(),
         endpoints: targets
-                .iter()
-                .map(|target| Endpoint {
-                    addresses: vec![target.address.to_string()],
-                    conditions: Some(EndpointConditions {
-                        ready: Some(true),
-                        serving: Some(true),
-                        terminating: Some(false),
-                    }),
-                    node_name: target.node.clone(),
-                    target_ref: Some(ObjectReference {
-                        kind: Some("Pod".into()),
-                        name: Some(target.name.clone()),
-                        namespace: Some(namespace.clone()),
-                        uid: Some(target.uid.clone()),
-                        ..ObjectReference::default()
-                    }),
-                    ..Endpoint::default()
-                })
-                .collect(),
+            .iter()
+            .map(|target| Endpoint {
+                addresses: vec![target.address.to_string()],
+                conditions: Some(EndpointConditions {
+                    ready: Some(true),
+                    serving: Some(true),
+                    terminating: Some(false),
+                }),
+                node_name: target.node.clone(),
+                target_ref: Some(ObjectReference {
+                    kind: Some("Pod".into()),
+                    name: Some(target.name.clone()),
+                    namespace: Some(namespace.clone()),
+                    uid: Some(target.uid.clone()),
+                    ..ObjectReference::default()
+                }),
+                ..Endpoint::default()
+            })
+            .collect(),
         metadata: ObjectMeta {
             name: Some(service.to_owned()),
             namespace: Some(namespace),
@@ -170,7 +170,8 @@ async fn bring(
         let mut replacement = wanted.clone();
         replacement.metadata.resource_version = current.metadata.resource_version;
         match call(api.replace(&name, &PostParams::default(), &replacement)).await {
-            Err(Error::Kube(error)) if is(&error, kube::core::Status::is_conflict) || is(&error, kube::core::Status::is_not_found) => {}
+            Err(Error::Kube(error))
+                if is(&error, kube::core::Status::is_conflict) || is(&error, kube::core::Status::is_not_found) => {}
             other => return other,
         }
     }
@@ -211,7 +212,15 @@ pub async fn run(client: Client, cluster: MySQLCluster, mut desired: watch::Rece
         }
         if !failed && wanted != written {
             let primary = wanted.primary.as_ref().map(|target| target.name.as_str());
-            info!(namespace, cluster = name, epoch = wanted.epoch, primary, replicas = wanted.replicas.len(), elapsed_ms = started.elapsed().as_millis(), "routed");
+            info!(
+                namespace,
+                cluster = name,
+                epoch = wanted.epoch,
+                primary,
+                replicas = wanted.replicas.len(),
+                elapsed_ms = started.elapsed().as_millis(),
+                "routed"
+            );
             metrics.routed(started.elapsed());
             written = wanted;
         }

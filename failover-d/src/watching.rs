@@ -18,7 +18,10 @@ use crate::memory::PodFacts;
 
 /// All MySQL pods. Empty until the first list is complete: a pod that was not listed yet is not a pod that is gone.
 #[derive(Clone, Debug, Default)]
-pub struct Pods(Option<Arc<HashMap<(String, String), BTreeMap<Name, PodFacts>>>>);
+pub struct Pods(Option<Arc<ByCluster>>);
+
+/// Pods by namespace and name of their cluster.
+type ByCluster = HashMap<(String, String), BTreeMap<Name, PodFacts>>;
 
 impl Pods {
     /// The pods of one cluster; `None` before the first list is complete.
@@ -33,10 +36,15 @@ fn facts(pod: &Pod) -> Option<((String, String), Name, PodFacts)> {
     let name = pod.name_any();
     names::ordinal(&cluster, &name)?;
     let status = pod.status.as_ref();
-    let ended = status.and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+    let ended = status
+        .and_then(|status| status.phase.as_deref())
+        .is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
     let facts = PodFacts {
         uid: pod.uid().unwrap_or_default(),
-        address: status.and_then(|status| status.pod_ip.as_deref()).filter(|_| !ended).and_then(|address| address.parse().ok()),
+        address: status
+            .and_then(|status| status.pod_ip.as_deref())
+            .filter(|_| !ended)
+            .and_then(|address| address.parse().ok()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         role: pod.labels().get(LABEL_ROLE).cloned(),
     };
@@ -47,7 +55,7 @@ fn facts(pod: &Pod) -> Option<((String, String), Name, PodFacts)> {
 pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
     let config = watcher::Config::default().labels(LABEL_CLUSTER);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-    let mut known: HashMap<(String, String), BTreeMap<Name, PodFacts>> = HashMap::new();
+    let mut known = ByCluster::new();
     let mut listing = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
@@ -110,15 +118,12 @@ pub async fn clusters(
                     listed.push(uid.clone());
                 }
                 let cluster = Arc::new(cluster);
-                match running.get(&uid) {
-                    Some(sender) => {
-                        sender.send_replace(cluster);
-                    }
-                    None => {
-                        let (sender, receiver) = watch::channel(cluster);
-                        tokio::spawn(cluster::run(context.clone(), receiver, pods.clone()));
-                        running.insert(uid, sender);
-                    }
+                if let Some(sender) = running.get(&uid) {
+                    sender.send_replace(cluster);
+                } else {
+                    let (sender, receiver) = watch::channel(cluster);
+                    tokio::spawn(cluster::run(context.clone(), receiver, pods.clone()));
+                    running.insert(uid, sender);
                 }
             }
             Ok(watcher::Event::InitDone) => {

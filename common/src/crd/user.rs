@@ -132,7 +132,6 @@ pub struct Grant {
 /// Limits on the use of an account; 0 is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-
 pub struct UserLimits {
     /// Connections at one time. 0: no limit.
     #[serde(default)]

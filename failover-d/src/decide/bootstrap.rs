@@ -9,7 +9,10 @@ use std::time::Duration;
 use common::gtid::GtidSet;
 use common::instance::{Phase, Role};
 
-use super::{Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Plan, acks_wanted, claim, next_epoch, operation_id};
+use super::{
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Plan, acks_wanted, claim, next_epoch,
+    operation_id,
+};
 
 /// After this long a fresh cluster starts without instances that cannot be scheduled; they join later.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -23,7 +26,10 @@ pub fn start(seen: &Observed) -> Plan {
         .filter(|(_, instance)| {
             instance.ordinal < wanted
                 && instance.phase(&seen.wish) == Some(Phase::Running)
-                && instance.state.as_ref().is_some_and(|state| matches!(state.role, Role::None | Role::Fenced) || state.mysqld.as_ref().is_some_and(|mysqld| mysqld.super_read_only))
+                && instance.state.as_ref().is_some_and(|state| {
+                    matches!(state.role, Role::None | Role::Fenced)
+                        || state.mysqld.as_ref().is_some_and(|mysqld| mysqld.super_read_only)
+                })
                 && instance.received().is_some()
         })
         .collect();
@@ -53,9 +59,10 @@ pub fn start(seen: &Observed) -> Plan {
         return Plan {
             blocked: Some(Blocked {
                 reason: "SplitHistory",
-                message: "the volumes hold different histories and none contains all; remove the volumes whose data is \
+                message:
+                    "the volumes hold different histories and none contains all; remove the volumes whose data is \
                           not wanted, or restore from a backup"
-                    .into(),
+                        .into(),
             }),
             ..Plan::default()
         };

@@ -3,7 +3,10 @@
 use common::instance::{DemoteOrder, FenceOrder, Phase, ReceiverState};
 
 use super::proof::{Proof, prove};
-use super::{Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, acks_wanted, claim, next_epoch, operation_id};
+use super::{
+    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, acks_wanted, claim, next_epoch,
+    operation_id,
+};
 
 /// Budget of `super_read_only=ON` on the old primary before its mysqld is killed. Its answer is welcome, never needed.
 const DEMOTE_BUDGET_MS: u64 = 200;
@@ -44,7 +47,8 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
         if name == primary || !replica.fresh(&seen.wish) {
             continue;
         }
-        let Some(replication) = replica.state.as_ref().and_then(|state| state.mysqld.as_ref()?.replication.as_ref()) else {
+        let Some(replication) = replica.state.as_ref().and_then(|state| state.mysqld.as_ref()?.replication.as_ref())
+        else {
             continue;
         };
         let hears = replication.receiver == ReceiverState::Yes
@@ -74,15 +78,19 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
             format!("{why}; {} changes of primary within the window of spec.failover", seen.recent_changes),
         );
     }
-    let alive = seen.record.ackers.iter().filter(|name| {
-        seen.instances.get(*name).is_some_and(|acker| acker.phase(&seen.wish) == Some(Phase::Running))
-    });
+    let alive =
+        seen.record.ackers.iter().filter(|name| {
+            seen.instances.get(*name).is_some_and(|acker| acker.phase(&seen.wish) == Some(Phase::Running))
+        });
     if alive.count() + seen.record.acks_needed as usize <= seen.record.ackers.len() {
         if seen.instances.get(primary).is_some_and(|instance| instance.phase(&seen.wish) == Some(Phase::Crashed)) {
             // It holds everything itself and is here: it starts again in place.
             return None;
         }
-        return block("QuorumNotProvable", format!("{why}; not enough recorded ackers are reachable to prove what was acknowledged"));
+        return block(
+            "QuorumNotProvable",
+            format!("{why}; not enough recorded ackers are reachable to prove what was acknowledged"),
+        );
     }
     Some(begin(seen, primary, why))
 }
@@ -159,7 +167,8 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             orders,
             blocked: Some(Blocked {
                 reason: "SplitHistory",
-                message: "the recorded ackers hold different transactions and none holds all; a person has to choose".into(),
+                message: "the recorded ackers hold different transactions and none holds all; a person has to choose"
+                    .into(),
             }),
             ..Plan::default()
         },

@@ -123,7 +123,10 @@ pub fn newborn(instances: u32) -> Observed {
     Observed {
         record: Record::default(),
         wish: wish(instances),
-        instances: (0..instances).map(|ordinal| format!("c-{ordinal}")).map(|name| (name.clone(), heard(fresh(&name)))).collect(),
+        instances: (0..instances)
+            .map(|ordinal| format!("c-{ordinal}"))
+            .map(|name| (name.clone(), heard(fresh(&name))))
+            .collect(),
         answers: BTreeMap::new(),
         operation_age: Duration::ZERO,
         last_undone: None,

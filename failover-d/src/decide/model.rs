@@ -168,7 +168,10 @@ impl Instance {
         self.state.as_ref().is_some_and(|state| {
             state.phase == Phase::Running
                 && matches!(state.role, Role::Primary { .. })
-                && state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.super_read_only && !mysqld.read_only && !mysqld.offline)
+                && state
+                    .mysqld
+                    .as_ref()
+                    .is_some_and(|mysqld| !mysqld.super_read_only && !mysqld.read_only && !mysqld.offline)
         })
     }
 

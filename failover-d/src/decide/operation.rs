@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
-use super::{Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, failover, proof, steady};
+use super::{
+    Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, failover, proof, steady,
+};
 
 /// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
 const DEMOTE_BUDGET: Duration = Duration::from_millis(1500);
@@ -59,13 +61,16 @@ fn demoting(seen: &Observed, operation: &Operation) -> Plan {
             )],
             ..Plan::default()
         },
-        Some(Outcome::Refused(message)) => undo(seen, operation, format!("{from} cannot be demoted in time: {message}")),
+        Some(Outcome::Refused(message)) => {
+            undo(seen, operation, format!("{from} cannot be demoted in time: {message}"))
+        }
         Some(Outcome::Dead) => undo(seen, operation, format!("{from} died while it was demoted")),
         Some(Outcome::Held(state)) => {
             let Some(executed) = state.mysqld.as_ref().map(|mysqld| &mysqld.executed) else {
                 return undo(seen, operation, format!("{from} did not say what it has executed"));
             };
-            let has_all = seen.instances.get(to).and_then(Instance::received).is_some_and(|set| executed.is_subset(set));
+            let has_all =
+                seen.instances.get(to).and_then(Instance::received).is_some_and(|set| executed.is_subset(set));
             if has_all {
                 let advanced = Operation { phase: OperationPhase::Promoting, ..operation.clone() };
                 let record = Record { operation: Some(advanced), ..seen.record.clone() };
@@ -99,9 +104,14 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             acks_needed: operation.acks_needed,
             operation: None,
         };
-        return Plan { record: Some(record), why: format!("{to} takes writes in epoch {}", operation.epoch), ..Plan::default() };
+        return Plan {
+            record: Some(record),
+            why: format!("{to} takes writes in epoch {}", operation.epoch),
+            ..Plan::default()
+        };
     }
-    let ackers = operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
+    let ackers =
+        operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
     let mut orders = vec![(
         to.clone(),
         Order::Promote(PromoteOrder {
@@ -146,9 +156,10 @@ fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, 
         state.mysqld.as_ref().is_some_and(|mysqld| {
             state.in_force
                 && !mysqld.offline
-                && mysqld.replication.as_ref().is_some_and(|replication| {
-                    replication.receiver != ReceiverState::No && replication.applier_running
-                })
+                && mysqld
+                    .replication
+                    .as_ref()
+                    .is_some_and(|replication| replication.receiver != ReceiverState::No && replication.applier_running)
         })
     };
     match state.phase {
@@ -180,7 +191,8 @@ fn striking(seen: &Observed, operation: &Operation) -> Plan {
         return undo(seen, operation, format!("{struck} is no instance of this cluster"));
     };
     let locked_out = instance.state.as_ref().is_some_and(|state| {
-        state.promised >= operation.epoch && matches!(&state.role, Role::Primary { struck, .. } if struck.contains(&ordinal))
+        state.promised >= operation.epoch
+            && matches!(&state.role, Role::Primary { struck, .. } if struck.contains(&ordinal))
     });
     if locked_out && let Some(executed) = instance.executed() {
         let holders = proof::holders(seen, &operation.ackers, executed).count();

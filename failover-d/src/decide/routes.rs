@@ -40,9 +40,7 @@ pub fn routes(seen: &Observed) -> Option<Routes> {
 pub fn ready_instances(seen: &Observed) -> BTreeSet<Name> {
     let Some((primary, _)) = serving(seen) else { return BTreeSet::new() };
     let fresh = |name: &Name| seen.instances.get(name).is_some_and(|instance| instance.fresh(&seen.wish));
-    let counted = |name: &Name| {
-        seen.record.operation.is_some() || name == primary || seen.record.ackers.contains(name)
-    };
+    let counted = |name: &Name| seen.record.operation.is_some() || name == primary || seen.record.ackers.contains(name);
     seen.instances
         .iter()
         .filter(|(name, instance)| {

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use common::instance::{AcksOrder, Phase, PromoteOrder, Role};
 
 use super::{
-    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, STRIKE_AFTER, acks_wanted, claim,
-    failover, next_epoch, operation::follow_orders, operation_id, proof, switchover,
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, STRIKE_AFTER, acks_wanted,
+    claim, failover, next_epoch, operation::follow_orders, operation_id, proof, switchover,
 };
 
 /// A replica that misses no more transactions than this has caught up: what is left arrives while it is being recorded.
@@ -39,9 +39,15 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
         blocked = plan.blocked;
     }
     if !instance.serves_as_primary() {
-        return Plan { orders: reopen(seen, primary, instance), blocked: not_serving(primary, instance), ..Plan::default() };
+        return Plan {
+            orders: reopen(seen, primary, instance),
+            blocked: Some(not_serving(primary, instance)),
+            ..Plan::default()
+        };
     }
-    if let Some(plan) = strike(seen, primary).or_else(|| grow(seen, primary, instance)).or_else(|| level(seen, instance)) {
+    if let Some(plan) =
+        strike(seen, primary).or_else(|| grow(seen, primary, instance)).or_else(|| level(seen, instance))
+    {
         return plan;
     }
     let mut orders = follow_orders(seen, seen.record.epoch, primary, &seen.record.ackers);
@@ -73,10 +79,10 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
     orders
 }
 
-fn not_serving(primary: &Name, instance: &Instance) -> Option<Blocked> {
+fn not_serving(primary: &Name, instance: &Instance) -> Blocked {
     let phase = instance.state.as_ref().map_or_else(|| "unknown".to_owned(), |state| format!("{:?}", state.phase));
     let problem = instance.state.as_ref().and_then(|state| state.problem.clone()).unwrap_or_default();
-    Some(Blocked { reason: "PrimaryNotServing", message: format!("{primary} takes no writes (phase {phase}) {problem}") })
+    Blocked { reason: "PrimaryNotServing", message: format!("{primary} takes no writes (phase {phase}) {problem}") }
 }
 
 /// Why a recorded acker has to stop counting, if it has to.
@@ -235,5 +241,6 @@ fn acks_order(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(N
     let acks_needed = if raised { wanted } else { seen.record.acks_needed };
     let locked = still_struck(seen, instance);
     let settled = *actual == acks_needed && *struck == locked && state.promised >= seen.record.epoch;
-    (!settled).then(|| (primary.clone(), Order::Acks(AcksOrder { epoch: seen.record.epoch, acks_needed, struck: locked })))
+    (!settled)
+        .then(|| (primary.clone(), Order::Acks(AcksOrder { epoch: seen.record.epoch, acks_needed, struck: locked })))
 }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use common::instance::Phase;
 
-use super::{Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Plan, acks_wanted, claim, next_epoch, operation_id};
+use super::{
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Plan, acks_wanted, claim, next_epoch,
+    operation_id,
+};
 
 /// A switchover that was given up is not tried again sooner, so that writes are not paused over and over.
 const RETRY_AFTER: Duration = Duration::from_secs(20);
@@ -54,7 +57,9 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
     let candidate = seen
         .instances
         .iter()
-        .filter(|(name, instance)| *name != primary && asked.as_ref().is_none_or(|asked| asked == *name) && fit(seen, primary, name, instance))
+        .filter(|(name, instance)| {
+            *name != primary && asked.as_ref().is_none_or(|asked| asked == *name) && fit(seen, primary, name, instance)
+        })
         .min_by_key(|(name, instance)| (seen.wish.primary.as_ref() != Some(*name), instance.ordinal));
     let Some((to, _)) = candidate else {
         return Some(Plan {

@@ -119,8 +119,14 @@ fn lagging_or_broken_replica_leaves_the_reads_and_comes_back() {
     };
     lag(&mut seen, 11.0);
     assert_eq!(decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(), ["c-2"]);
-    set(&mut seen, "c-2", |state| state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().applier_error = "1062".into());
-    assert_eq!(decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(), ["c-0"], "reads go to the primary");
+    set(&mut seen, "c-2", |state| {
+        state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().applier_error = "1062".into();
+    });
+    assert_eq!(
+        decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(),
+        ["c-0"],
+        "reads go to the primary"
+    );
     lag(&mut seen, 1.0);
     assert_eq!(decide(&seen).routes.unwrap().replicas.into_iter().collect::<Vec<_>>(), ["c-1"]);
 }
@@ -144,7 +150,10 @@ fn growing_records_the_acker_before_it_acknowledges_and_raises_the_count_last() 
     // Now they are told; the primary waits for nobody yet.
     let plan = decide(&seen);
     assert_eq!(plan.record, None);
-    assert_eq!(plan.orders.iter().filter(|(_, order)| matches!(order, Order::Follow(order) if order.acknowledges)).count(), 2);
+    assert_eq!(
+        plan.orders.iter().filter(|(_, order)| matches!(order, Order::Follow(order) if order.acknowledges)).count(),
+        2
+    );
     assert!(plan.orders.iter().all(|(_, order)| !matches!(order, Order::Acks(order) if order.acks_needed > 0)));
     for name in ["c-1", "c-2"] {
         let mut state = replica(name, "c-0");
@@ -154,7 +163,11 @@ fn growing_records_the_acker_before_it_acknowledges_and_raises_the_count_last() 
     }
     let plan = decide(&seen);
     assert_eq!(plan.record, None, "not recorded before it holds");
-    assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Acks(order) if order.acks_needed == 1)));
+    assert!(
+        plan.orders
+            .iter()
+            .any(|(name, order)| name == "c-0" && matches!(order, Order::Acks(order) if order.acks_needed == 1))
+    );
     set(&mut seen, "c-0", |state| {
         state.promised = 2;
         state.role = Role::Primary { acks_needed: 1, struck: vec![] };
@@ -176,8 +189,13 @@ fn scaling_down_lowers_the_count_then_strikes_with_proof() {
     assert_eq!(plan.record.as_ref().unwrap().acks_needed, 1, "fewer is recorded before it is fewer");
     recorded(&mut seen, &plan);
     let plan = decide(&seen);
-    assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Acks(order) if order.struck == [3] && order.acks_needed == 1)));
-    assert!(plan.orders.iter().any(|(name, order)| name == "c-3" && matches!(order, Order::Follow(order) if !order.acknowledges)));
+    assert!(plan.orders.iter().any(|(name, order)| name == "c-0"
+        && matches!(order, Order::Acks(order) if order.struck == [3] && order.acks_needed == 1)));
+    assert!(
+        plan.orders
+            .iter()
+            .any(|(name, order)| name == "c-3" && matches!(order, Order::Follow(order) if !order.acknowledges))
+    );
     set(&mut seen, "c-0", |state| {
         state.promised = 2;
         state.role = Role::Primary { acks_needed: 1, struck: vec![3] };
@@ -252,7 +270,9 @@ fn switchover_goes_through_its_phases() {
     assert_eq!((operation.kind, operation.epoch, operation.phase), (Kind::Switchover, 2, OperationPhase::Demoting));
     assert_eq!(operation.ackers, ["c-0".to_owned(), "c-2".to_owned()].into());
     recorded(&mut seen, &plan);
-    assert!(matches!(&decide(&seen).orders[..], [(name, Order::Demote(order))] if name == "c-0" && !order.kill && order.epoch == 2));
+    assert!(
+        matches!(&decide(&seen).orders[..], [(name, Order::Demote(order))] if name == "c-0" && !order.kill && order.epoch == 2)
+    );
     answer(&mut seen, "c-0", 2);
     assert_eq!(decide(&seen).record, None, "the candidate lacks a transaction");
     executed(&mut seen, "c-1", &format!("{U0}:1-9"));
@@ -260,7 +280,9 @@ fn switchover_goes_through_its_phases() {
     assert_eq!(claimed(&plan).phase, OperationPhase::Promoting);
     recorded(&mut seen, &plan);
     let plan = decide(&seen);
-    assert!(matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2]));
+    assert!(
+        matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2])
+    );
     assert_eq!(plan.routes, None, "the old route stays until the candidate takes writes");
     let mut state = super::fixture::primary("c-1", 1);
     state.promised = 2;
