@@ -36,7 +36,8 @@ pub enum Error {
 /// Loads and prints the configuration of a daemon.
 pub fn load<T: Default + Serialize + DeserializeOwned>(daemon: &str) -> Result<T, Error> {
     let file = PathBuf::from(format!("/etc/pelorus/{daemon}.json"));
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = load_from::<T>(&file, variables.collect())?;
     let shown = serde_json::to_string(&config).unwrap_or_default();
     tracing::info!(configuration = %shown, "configuration loaded");
@@ -45,7 +46,8 @@ pub fn load<T: Default + Serialize + DeserializeOwned>(daemon: &str) -> Result<T
 
 /// Loads a configuration from a file, if it exists, and variables.
 pub fn load_from<T: Default + Serialize + DeserializeOwned>(
-    file: &Path, mut variables: Vec<(String, String)>,
+    file: &Path,
+    mut variables: Vec<(String, String)>,
 ) -> Result<T, Error> {
     let defaults = Figment::from(Serialized::defaults(T::default()));
     let known: Dict = defaults.extract().map_err(Box::new)?;
@@ -173,7 +175,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused() {
-        assert!(matches!(load(None, &[("PELORUS_NATS_PORTS", "1")]), Err(Error::Variable(name)) if name == "PELORUS_NATS_PORTS"));
+        assert!(
+            matches!(load(None, &[("PELORUS_NATS_PORTS", "1")]), Err(Error::Variable(name)) if name == "PELORUS_NATS_PORTS")
+        );
         assert!(load(Some(r#"{"htttp_port": 1}"#), &[]).unwrap_err().to_string().contains("htttp_port"));
         assert!(load(Some("{"), &[]).is_err());
     }

@@ -29,6 +29,8 @@ const QUEUE: usize = 1024;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a failed publication is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// An event that NATS refuses so often is dropped: it must not hold up the others.
+const TRIES: u32 = 5;
 /// How long and how much the stream keeps.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEEP_BYTES: i64 = 256 << 20;
@@ -149,8 +151,15 @@ async fn connect(config: &Config) -> Result<async_nats::Client, String> {
     options.connect(&url).await.map_err(|error| error.to_string())
 }
 
+/// An event that could not be published yet.
+struct Waiting {
+    id: String,
+    event: Event,
+    tries: u32,
+}
+
 async fn run(config: Config, source: &'static str, mut queue: mpsc::Receiver<(String, Event)>, shared: Arc<Shared>) {
-    let mut waiting: Option<(String, Event)> = None;
+    let mut waiting: Option<Waiting> = None;
     loop {
         match session(&config, source, &mut queue, &mut waiting, &shared).await {
             Ok(()) => return,
@@ -171,7 +180,7 @@ async fn session(
     config: &Config,
     source: &'static str,
     queue: &mut mpsc::Receiver<(String, Event)>,
-    waiting: &mut Option<(String, Event)>,
+    waiting: &mut Option<Waiting>,
     shared: &Shared,
 ) -> Result<(), String> {
     let client = connect(config).await?;
@@ -191,10 +200,10 @@ async fn session(
         info!("NATS is reachable: events are published");
     }
     loop {
-        let (id, event) = match waiting.take() {
-            Some(event) => event,
+        let Waiting { id, event, tries } = match waiting.take() {
+            Some(waiting) => waiting,
             None => match queue.recv().await {
-                Some(event) => event,
+                Some((id, event)) => Waiting { id, event, tries: 0 },
                 None => return Ok(()),
             },
         };
@@ -205,17 +214,21 @@ async fn session(
                 jetstream.send_publish(subject(&event), publish).await.map_err(|error| error.to_string())?;
             acknowledgement.await.map_err(|error| error.to_string())
         };
-        match tokio::time::timeout(PUBLISH_TIMEOUT, sent).await {
-            Ok(Ok(_)) => shared.published.fetch_add(1, Ordering::Relaxed),
-            Ok(Err(error)) => {
-                *waiting = Some((id, event));
-                return Err(error);
+        let error = match tokio::time::timeout(PUBLISH_TIMEOUT, sent).await {
+            Ok(Ok(_)) => {
+                shared.published.fetch_add(1, Ordering::Relaxed);
+                continue;
             }
-            Err(_) => {
-                *waiting = Some((id, event));
-                return Err(format!("no acknowledgement within {PUBLISH_TIMEOUT:?}"));
-            }
+            Ok(Err(error)) => error,
+            Err(_) => format!("no acknowledgement within {PUBLISH_TIMEOUT:?}"),
         };
+        if tries + 1 < TRIES {
+            *waiting = Some(Waiting { id, event, tries: tries + 1 });
+        } else {
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            warn!(kind = event.kind, %error, "event dropped after {TRIES} tries");
+        }
+        return Err(error);
     }
 }
 

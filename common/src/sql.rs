@@ -119,11 +119,19 @@ impl Account {
     pub fn new(user: impl Into<String>, host: impl Into<String>) -> Result<Self, SqlError> {
         let user = name("user name", user.into(), USER_LENGTH_MAX)?;
         if user.starts_with(char::is_whitespace) || (user.starts_with('\'') && user.ends_with('\'')) {
-            return Err(SqlError::Name { kind: "user name", text: user, reason: "it starts with a space or is quoted" });
+            return Err(SqlError::Name {
+                kind: "user name",
+                text: user,
+                reason: "it starts with a space or is quoted",
+            });
         }
         let host = name("host", host.into(), HOST_LENGTH_MAX)?;
         if host.chars().any(|c| !c.is_ascii_graphic() || c == '@') {
-            return Err(SqlError::Name { kind: "host", text: host, reason: "it holds a character no host pattern has" });
+            return Err(SqlError::Name {
+                kind: "host",
+                text: host,
+                reason: "it holds a character no host pattern has",
+            });
         }
         Ok(Self { user, host })
     }

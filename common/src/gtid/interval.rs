@@ -149,7 +149,11 @@ impl IntervalSet {
         let mut out = Vec::new();
         while let (Some(a), Some(b)) = (ours.peek(), theirs.peek()) {
             out.extend(Interval::new(max(a.first, b.first), min(a.last, b.last)));
-            if a.last < b.last { ours.next() } else { theirs.next() };
+            if a.last < b.last {
+                ours.next()
+            } else {
+                theirs.next()
+            };
         }
         Self(out)
     }

@@ -86,10 +86,7 @@ impl GtidSet {
     /// What is in both sets.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
-        self.sets
-            .iter()
-            .filter_map(|(tsid, set)| Some((tsid.clone(), set.intersect(other.sets.get(tsid)?))))
-            .collect()
+        self.sets.iter().filter_map(|(tsid, set)| Some((tsid.clone(), set.intersect(other.sets.get(tsid)?)))).collect()
     }
 
     /// All but what a server with this UUID committed, under any tag. A text that is no UUID takes nothing away.

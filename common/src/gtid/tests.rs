@@ -17,10 +17,11 @@ fn set(text: &str) -> GtidSet {
 
 /// Few UUIDs, tags and numbers, so that sets meet often.
 fn gtids() -> impl Strategy<Value = BTreeSet<Gtid>> {
-    let gtid = (0..2_usize, prop_oneof![Just(""), Just("a"), Just("b_9")], 1..24_i64).prop_map(|(uuid, tag, number)| {
-        let tsid = Tsid { uuid: [A, B][uuid].parse().unwrap(), tag: Tag::new(tag).unwrap() };
-        Gtid::new(tsid, number).unwrap()
-    });
+    let gtid =
+        (0..2_usize, prop_oneof![Just(""), Just("a"), Just("b_9")], 1..24_i64).prop_map(|(uuid, tag, number)| {
+            let tsid = Tsid { uuid: [A, B][uuid].parse().unwrap(), tag: Tag::new(tag).unwrap() };
+            Gtid::new(tsid, number).unwrap()
+        });
     prop::collection::btree_set(gtid, 0..60)
 }
 

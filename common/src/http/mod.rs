@@ -95,7 +95,10 @@ pub fn router(readiness: Readiness, registry: Arc<Registry>) -> Router {
 
 /// Serves probes and metrics until `stop`. Port 0 is a free one.
 pub async fn serve(
-    port: u16, readiness: Readiness, registry: Arc<Registry>, stop: CancellationToken,
+    port: u16,
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    stop: CancellationToken,
 ) -> Result<(), Error> {
     let listener = listen(port).await?;
     axum::serve(listener, router(readiness, registry))
@@ -108,7 +111,9 @@ pub async fn serve(
 pub async fn listen(port: u16) -> Result<TcpListener, Error> {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
         Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(|source| Error::Listen { port, source }),
+        Err(_) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await.map_err(|source| Error::Listen { port, source })
+        }
     }
 }
 

@@ -43,7 +43,10 @@ impl Collector for Process {
 }
 
 fn describe(
-    encoder: &mut DescriptorEncoder, name: &str, help: &str, metric: &impl EncodeMetric,
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
 ) -> Result<(), fmt::Error> {
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }

@@ -41,10 +41,21 @@ pub(super) enum RenewError {
     Failed(CallError),
 }
 
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Neither in a pod nor with a kubeconfig.
+    #[error("cannot find out how to reach the API server")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The configuration makes no client: a broken certificate, mostly.
+    #[error("cannot make a client for the API server")]
+    Client(#[from] kube::Error),
+}
+
 /// A client for leases and other calls that must not take long: no retries behind our back, and deadlines.
 ///
 /// kube's default repeats each call up to 15 times, for minutes, and has no read timeout.
-pub async fn client() -> Result<kube::Client, Box<dyn std::error::Error + Send + Sync>> {
+pub async fn client() -> Result<kube::Client, ClientError> {
     let mut config = kube::Config::infer().await?;
     config.default_retry = false;
     config.connect_timeout = Some(CALL);

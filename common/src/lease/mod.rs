@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::api::{Api, Held};
+pub use self::api::{ClientError, client};
 use self::decide::{Candidate, Step};
-pub use self::api::client;
 
 /// Name, place and pace of a Lease.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Lease {
     /// Waits for leadership, runs `work` while it lasts, and returns when either is over.
     ///
     /// After the term's token is cancelled `work` has what is left between the renew deadline and the lease's duration
-    /// to come to an end, then it is dropped.
+    /// to come to an end, then it is dropped: it must not leave tasks behind that outlive it.
     pub async fn run<W: Future<Output = ()>>(&self, stop: CancellationToken, work: impl FnOnce(Term) -> W) -> Ended {
         let Some(held) = stop.run_until_cancelled(self.acquire()).await else { return Ended::Stopped };
         let token = CancellationToken::new();

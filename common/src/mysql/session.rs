@@ -92,7 +92,9 @@ impl Session {
 
     /// The first row of a query, if there is one.
     pub async fn first<T: FromRow + Send + 'static>(
-        &mut self, sql: &str, within: Duration,
+        &mut self,
+        sql: &str,
+        within: Duration,
     ) -> Result<Option<T>, Error> {
         let row = self.call(sql, within, |conn, sql| conn.query_first::<Row, _>(sql).boxed()).await?;
         row.map(|row| self.shaped(sql, row)).transpose()
@@ -115,7 +117,9 @@ impl Session {
     }
 
     async fn call<T>(
-        &mut self, sql: &str, within: Duration,
+        &mut self,
+        sql: &str,
+        within: Duration,
         ask: impl for<'c> FnOnce(&'c mut Conn, String) -> BoxFuture<'c, Result<T, Driver>>,
     ) -> Result<T, Error> {
         let mut held = Held(self.conn.0.take());

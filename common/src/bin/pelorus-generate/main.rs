@@ -1,8 +1,10 @@
-//! Writes what is generated from the CRD types: the templates of the chart `pelorus-crds` and the resources reference.
+//! Writes what is generated: from the CRD types the templates of the chart `pelorus-crds` and the resources reference, from
+//! the chart `pelorus` the references of rights and values.
 //!
 //! `pelorus-generate [--check] [root of the repository]`. With `--check` nothing is written; files that are not
 //! current are named and the exit code is 1.
 
+mod chart;
 mod reference;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use serde_json::{Value, json};
 
 const TEMPLATES: &str = "deploy/charts/pelorus-crds/templates";
 const REFERENCE: &str = "docs/reference/resources.md";
+const RIGHTS: &str = "docs/reference/rights.md";
+const VALUES: &str = "docs/reference/values.md";
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut check = false;
@@ -25,7 +29,7 @@ fn main() -> anyhow::Result<ExitCode> {
             path => root = PathBuf::from(path),
         }
     }
-    let files = generate()?;
+    let files = generate(&root)?;
     let stale = stale(&root, &files)?;
     if !check {
         for (path, content) in &files {
@@ -48,11 +52,13 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 /// Every generated file with its content.
-fn generate() -> anyhow::Result<Vec<(PathBuf, String)>> {
+fn generate(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
     let crds = common::crd::all().context("build the CRDs")?;
     let mut files = crds.iter().map(template).collect::<anyhow::Result<Vec<_>>>()?;
     let values = crds.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     files.push((PathBuf::from(REFERENCE), reference::render(&values)));
+    files.push((PathBuf::from(RIGHTS), chart::rights(root)?));
+    files.push((PathBuf::from(VALUES), chart::values(root)?));
     Ok(files)
 }
 
@@ -104,4 +110,28 @@ fn template(crd: &CustomResourceDefinition) -> anyhow::Result<(PathBuf, String)>
 /// Keeps Helm from reading text as a template.
 fn escape(yaml: &str) -> String {
     yaml.replace("{{", "{{ \"{{\" }}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn every_kind_becomes_a_template_that_helm_leaves_alone() {
+        for crd in common::crd::all().unwrap() {
+            let (path, content) = template(&crd).unwrap();
+            assert!(path.ends_with(format!("{}.yaml", crd.spec.names.plural)));
+            assert_eq!(content.matches("{{").count(), content.matches("{{ \"{{\" }}").count() * 2);
+        }
+        assert_eq!(escape("a {{ b"), "a {{ \"{{\" }} b");
+    }
+
+    #[test]
+    fn every_rule_of_the_chart_has_its_reason_and_every_generated_file_is_current() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let files = generate(&root).unwrap();
+        assert_eq!(stale(&root, &files).unwrap(), Vec::<PathBuf>::new(), "run `make generate`");
+    }
 }
