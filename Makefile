@@ -28,10 +28,11 @@ cluster-down: ## Take it away, with all that it made.
 	$(DEVCLUSTER) down
 
 images: ## Build the daemons and their images, and import all images into the cluster.
-	$(DEVCLUSTER) images --profile $(PROFILE)
+	@mkdir -p target
+	$(DEVCLUSTER) images --profile $(PROFILE) >target/images.json
 
 install: cluster images ## Install or upgrade Pelorus on the cluster with Helm.
-	deploy/dev/install.sh
+	deploy/dev/install.sh target/images.json
 
 demo: install ## The main job: a lossless three-instance cluster, written to and read back.
 	deploy/dev/demo.sh

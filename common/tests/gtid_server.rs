@@ -41,8 +41,8 @@ fn set_text() -> impl Strategy<Value = String> {
         .prop_map(|(first, length)| format!("{first}-{}", first.saturating_add(length).min(i64::MAX - 1)));
     let tag = prop_oneof![3 => Just(""), 1 => Just("a:"), 1 => Just("B_9:"), 1 => Just("_:"), 1 => Just("zz:")];
     let piece = (0..UUIDS.len(), prop::collection::vec((tag, interval), 1..6)).prop_map(|(uuid, items)| {
-        let items: String = items.iter().map(|(tag, interval)| format!(":{tag}{interval}")).collect();
-        format!("{}{items}", UUIDS.get(uuid).unwrap())
+        let items: Vec<String> = items.iter().map(|(tag, interval)| format!(":{tag}{interval}")).collect();
+        format!("{}{}", UUIDS.get(uuid).unwrap(), items.concat())
     });
     prop::collection::vec(piece, 0..5).prop_map(|pieces| pieces.join(","))
 }

@@ -50,7 +50,9 @@ impl IntervalSet {
     pub fn from_unsorted(mut intervals: Vec<Interval>) -> Self {
         intervals.sort_unstable();
         let mut set = Self(Vec::with_capacity(intervals.len()));
-        intervals.into_iter().for_each(|interval| set.push(interval));
+        for interval in intervals {
+            set.push(interval);
+        }
         set
     }
 
@@ -116,7 +118,9 @@ impl IntervalSet {
             }
             out.push(*ours);
         }
-        theirs.for_each(|interval| out.push(*interval));
+        for interval in theirs {
+            out.push(*interval);
+        }
         out
     }
 

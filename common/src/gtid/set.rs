@@ -145,7 +145,9 @@ impl FromIterator<(Tsid, IntervalSet)> for GtidSet {
 impl FromIterator<Gtid> for GtidSet {
     fn from_iter<I: IntoIterator<Item = Gtid>>(gtids: I) -> Self {
         let mut out = Self::default();
-        gtids.into_iter().for_each(|gtid| out.insert(&gtid));
+        for gtid in gtids {
+            out.insert(&gtid);
+        }
         out
     }
 }

@@ -108,11 +108,11 @@ proptest! {
 #[test]
 fn takes_what_the_server_takes() {
     for (text, canonical) in [
-        ("".to_owned(), "".to_owned()),
-        (" , \n,".to_owned(), "".to_owned()),
-        (A.to_owned(), "".to_owned()),
-        (format!("{A}:5-3"), "".to_owned()),
-        (format!("{A}:tag"), "".to_owned()),
+        (String::new(), String::new()),
+        (" , \n,".to_owned(), String::new()),
+        (A.to_owned(), String::new()),
+        (format!("{A}:5-3"), String::new()),
+        (format!("{A}:tag"), String::new()),
         (format!(" {A} : 1 - 3 : Tag : 4 , "), format!("{A}:1-3:tag:4")),
         (format!("{A}:tag:1:2-3:b:1:a:2:1"), format!("{A}:a:1-2:b:1:tag:1-3")),
         (format!("{A}:_a1:2,{A}:7:tag:3"), format!("{A}:7:_a1:2:tag:3")),

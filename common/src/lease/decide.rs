@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn renewed_lease_is_never_taken() {
-        let looks: Vec<_> = (0..60).map(|n| (n * 10, Some(record("other", n as u32, 15)))).collect();
+        let looks: Vec<_> = (0..60_u32).map(|n| (u64::from(n) * 10, Some(record("other", n, 15)))).collect();
         assert_eq!(last(&looks), Some(Step::Wait));
     }
 

@@ -20,6 +20,8 @@ mod steady;
 mod switchover;
 
 #[cfg(test)]
+mod explore;
+#[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,243 @@
+//! Files in the data volume that say what the data is worth.
+//!
+//! ```text
+//! <volume>/data/             the data directory of mysqld
+//! <volume>/provisioned.json  made last by a provisioning: without it the data directory is garbage
+//! <volume>/promise.json      highest epoch obeyed and what it made of this instance (invariant 3)
+//! <volume>/clean             the last stop was clean; removed before mysqld starts
+//! ```
+//!
+//! Every write is durable when the function returns: temporary file, fsync, rename, fsync of the directory.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use common::instance::{Disk, Epoch, Role};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::OrderKind;
+use crate::error::{Error, Result};
+
+/// What this instance has promised, as it stands on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Promise {
+    /// Highest epoch obeyed.
+    pub epoch: Epoch,
+    /// What the last obeyed order made of the instance.
+    pub role: Role,
+    /// Which order that was.
+    pub order: Option<OrderKind>,
+    /// The data may hold transactions that nobody acknowledged: a primary's binlog whose tail was never proven.
+    pub tail_unproven: bool,
+}
+
+impl Default for Promise {
+    fn default() -> Self {
+        Self { epoch: 0, role: Role::None, order: None, tail_unproven: false }
+    }
+}
+
+/// Proof that a provisioning was completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Provisioned {
+    /// Random name of the data.
+    pub data_id: String,
+    /// UID of the MySQLCluster that the data belongs to.
+    pub cluster_uid: String,
+}
+
+/// The data volume.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    root: PathBuf,
+}
+
+impl Volume {
+    /// A volume at its mount point.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The promise; nothing promised when there is no file.
+    pub fn promise(&self) -> Result<Promise> {
+        Ok(read_json(&self.root.join("promise.json"))?.unwrap_or_default())
+    }
+
+    /// Persists a promise. Nothing may be done about an order before this returns.
+    pub fn save_promise(&self, promise: &Promise) -> Result<()> {
+        self.write_json("promise.json", promise)
+    }
+
+    /// What was provisioned, if that was completed.
+    pub fn provisioned(&self) -> Result<Option<Provisioned>> {
+        read_json(&self.root.join("provisioned.json"))
+    }
+
+    /// Makes everything in the volume durable, then says that the data directory is complete.
+    pub fn finish_provisioning(&self, provisioned: &Provisioned) -> Result<()> {
+        let volume = File::open(&self.root).map_err(Error::file("open", &self.root))?;
+        nix::unistd::syncfs(&volume).map_err(|errno| Error::file("sync the file system of", &self.root)(errno.into()))?;
+        self.write_json("provisioned.json", provisioned)
+    }
+
+    /// Throws the data away: first the proof, then the files.
+    pub fn wipe(&self) -> Result<()> {
+        remove(&self.root.join("provisioned.json"))?;
+        remove(&self.root.join("clean"))?;
+        self.sync()?;
+        for name in ["data", "tmp"] {
+            let path = self.root.join(name);
+            match fs::remove_dir_all(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::file("remove", path)(error)),
+            }
+        }
+        self.sync()
+    }
+
+    /// Whether the last stop of mysqld was clean.
+    pub fn is_clean(&self) -> bool {
+        self.root.join("clean").exists()
+    }
+
+    /// From here on mysqld may be running.
+    pub fn mark_running(&self) -> Result<()> {
+        remove(&self.root.join("clean"))?;
+        self.sync()
+    }
+
+    /// mysqld stopped cleanly.
+    pub fn mark_clean(&self) -> Result<()> {
+        self.write("clean", b"")
+    }
+
+    /// Makes the empty scratch directory for large sorts.
+    pub fn fresh_tmp(&self) -> Result<()> {
+        let path = self.root.join("tmp");
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::file("remove", path)(error)),
+            Ok(()) | Err(_) => {}
+        }
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(Error::file("create", path))
+    }
+
+    /// Space, as an unprivileged process sees it.
+    pub fn disk(&self) -> Disk {
+        nix::sys::statvfs::statvfs(&self.root).map_or_else(
+            |_| Disk::default(),
+            |stat| Disk {
+                free_bytes: stat.blocks_available() * stat.fragment_size(),
+                total_bytes: stat.blocks() * stat.fragment_size(),
+            },
+        )
+    }
+
+    fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let path = self.root.join(name);
+        let text = serde_json::to_vec(value).map_err(|source| Error::Json { path, source })?;
+        self.write(name, &text)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.root.join(name);
+        let temporary = self.root.join(format!("{name}.new"));
+        let mut file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
+        file.write_all(content).and_then(|()| file.sync_all()).map_err(Error::file("write", &temporary))?;
+        fs::rename(&temporary, &path).map_err(Error::file("rename to", &path))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
+        File::open(&self.root).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", &self.root))
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| Error::Json { path: path.to_owned(), source }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file("read", path)(error)),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes a file that only this user may read, replacing an older one.
+pub fn write_private(path: &Path, content: &str) -> Result<()> {
+    remove(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::file("create", path))?;
+    file.write_all(content.as_bytes()).map_err(Error::file("write", path))
+}
+
+/// Copies this program to `path`, executable for everybody (the init container's job).
+pub fn install(path: &Path) -> Result<()> {
+    let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
+    let temporary = path.with_extension("new");
+    fs::copy(&own, &temporary).map_err(Error::file("copy to", &temporary))?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)).map_err(Error::file("set mode of", &temporary))?;
+    fs::rename(&temporary, path).map_err(Error::file("rename to", path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{Promise, Provisioned, Volume};
+    use crate::decide::OrderKind;
+    use common::instance::Role;
+
+    #[test]
+    fn a_promise_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new(dir.path().to_owned());
+        assert_eq!(volume.promise().unwrap(), Promise::default());
+        let promise = Promise {
+            epoch: 7,
+            role: Role::Primary { acks_needed: 1, struck: vec![3] },
+            order: Some(OrderKind::Promote),
+            tail_unproven: true,
+        };
+        volume.save_promise(&promise).unwrap();
+        assert_eq!(Volume::new(dir.path().to_owned()).promise().unwrap(), promise);
+    }
+
+    #[test]
+    fn wiping_takes_the_proof_and_leaves_the_promise() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new(dir.path().to_owned());
+        volume.save_promise(&Promise { epoch: 3, ..Promise::default() }).unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        let provisioned = Provisioned { data_id: "d".into(), cluster_uid: "u".into() };
+        volume.finish_provisioning(&provisioned).unwrap();
+        assert_eq!(volume.provisioned().unwrap(), Some(provisioned));
+        volume.wipe().unwrap();
+        assert_eq!(volume.provisioned().unwrap(), None);
+        assert!(!dir.path().join("data").exists());
+        assert_eq!(volume.promise().unwrap().epoch, 3);
+    }
+
+    #[test]
+    fn a_damaged_promise_is_an_error_not_a_blank_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("promise.json"), "{").unwrap();
+        assert!(Volume::new(dir.path().to_owned()).promise().is_err());
+    }
+}

@@ -1,0 +1,432 @@
+//! The instance: what it knows, its child, its sessions, and what it reports.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::instance::{Canary, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Role};
+use common::mysql::{Credentials, Session};
+use common::names::account;
+use tokio::sync::watch;
+
+use crate::config::{Identity, Layout};
+use crate::data::{Promise, Volume, write_private};
+use crate::error::{Error, Result};
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::orders::RoleOrder;
+use crate::process::Mysqld;
+use crate::settings;
+
+/// Longest login over the socket of a healthy server.
+pub const LOGIN: Duration = Duration::from_secs(3);
+/// Longest statement that has no reason to take long.
+pub const STATEMENT: Duration = Duration::from_secs(3);
+/// Pace of looking whether a starting mysqld answers.
+const READY_POLL: Duration = Duration::from_millis(40);
+/// `ER_ACCESS_DENIED_ERROR`.
+const ACCESS_DENIED: u16 = 1045;
+
+/// Everything that changes.
+#[derive(Debug)]
+pub struct Facts {
+    /// As it stands on disk.
+    pub promise: Promise,
+    /// The running mysqld is in the promised role.
+    pub in_force: bool,
+    /// This mysqld has been opened for writes since it started, and has not been closed for sure since.
+    pub opened: bool,
+    /// What is being done.
+    pub phase: Phase,
+    /// SIGTERM was received.
+    pub leaving: bool,
+    /// For people.
+    pub problem: Option<String>,
+    /// Of provisioning.
+    pub progress: Option<Progress>,
+    /// Name of the data.
+    pub data_id: Option<String>,
+    /// Last observation and when it was made.
+    pub mysqld: Option<(MysqldState, Instant)>,
+    /// Last answers: on a held session, by a new login.
+    pub canary: Option<(Instant, Instant)>,
+    /// A role order that is being carried out in the background.
+    pub carrying: Option<RoleOrder>,
+}
+
+/// One MySQL instance.
+#[derive(Debug)]
+pub struct Instance {
+    /// Places.
+    pub layout: Layout,
+    /// Who.
+    pub identity: Identity,
+    /// Files that say what the data is worth.
+    pub volume: Volume,
+    /// Counters.
+    pub metrics: Metrics,
+    /// One order at a time.
+    pub gate: Gate,
+    config: Mutex<InstanceConfig>,
+    facts: Mutex<Facts>,
+    child: Mutex<Option<Arc<Mysqld>>>,
+    hands: Mutex<Option<Session>>,
+    changed: watch::Sender<u64>,
+    sequence: AtomicU64,
+    incarnation: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Instance {
+    /// Looks at the volume and says where things stand; nothing is started yet.
+    ///
+    /// # Errors
+    /// Unreadable files.
+    pub fn open(layout: Layout, identity: Identity, config: InstanceConfig) -> Result<Arc<Self>> {
+        let volume = Volume::new(layout.volume.clone());
+        let promise = volume.promise()?;
+        let provisioned = volume.provisioned()?;
+        let phase = match &provisioned {
+            None => Phase::Empty,
+            Some(_) if volume.is_clean() => Phase::Starting,
+            Some(_) => Phase::Crashed,
+        };
+        let facts = Facts {
+            promise,
+            in_force: false,
+            opened: false,
+            phase,
+            leaving: false,
+            problem: None,
+            progress: None,
+            data_id: provisioned.map(|provisioned| provisioned.data_id),
+            mysqld: None,
+            canary: None,
+            carrying: None,
+        };
+        Ok(Arc::new(Self {
+            layout,
+            identity,
+            volume,
+            metrics: Metrics::new(),
+            gate: Gate::default(),
+            config: Mutex::new(config),
+            facts: Mutex::new(facts),
+            child: Mutex::new(None),
+            hands: Mutex::new(None),
+            changed: watch::Sender::new(0),
+            sequence: AtomicU64::new(0),
+            incarnation: uuid::Uuid::new_v4().to_string(),
+        }))
+    }
+
+    /// Looks at the facts.
+    pub fn look<T>(&self, look: impl FnOnce(&Facts) -> T) -> T {
+        look(&lock(&self.facts))
+    }
+
+    /// Changes the facts and tells every stream.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
+        let answer = change(&mut lock(&self.facts));
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+        answer
+    }
+
+    /// Changes what only ages; streams see it with their next heartbeat.
+    pub fn change_quietly(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut lock(&self.facts));
+    }
+
+    /// Sees every change from now on.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Moves to a phase.
+    pub fn set_phase(&self, phase: Phase) {
+        self.change(|facts| facts.phase = phase);
+    }
+
+    /// Persists a promise, then takes it as a fact.
+    ///
+    /// # Errors
+    /// A volume that cannot be written: the order must not be obeyed.
+    pub fn promise(&self, promise: Promise) -> Result<()> {
+        if self.look(|facts| facts.promise != promise) {
+            self.volume.save_promise(&promise)?;
+        }
+        self.change(|facts| facts.promise = promise);
+        Ok(())
+    }
+
+    /// The state now, with ages as of now.
+    pub fn report(&self) -> InstanceState {
+        let facts = lock(&self.facts);
+        let mysqld = facts.mysqld.as_ref().map(|(state, observed_at)| {
+            let since = millis(observed_at.elapsed());
+            let mut state = state.clone();
+            if state.source.waiters > 0 {
+                state.source.oldest_wait_ms += since;
+            }
+            if let Some(replication) = &mut state.replication
+                && replication.receiver == ReceiverState::Yes
+                && let Some(age) = &mut replication.heard_age_ms
+            {
+                *age += since;
+            }
+            state
+        });
+        InstanceState {
+            name: self.identity.name.clone(),
+            namespace: self.identity.namespace.clone(),
+            cluster: self.identity.cluster.clone(),
+            incarnation: self.incarnation.clone(),
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
+            promised: facts.promise.epoch,
+            role: facts.promise.role.clone(),
+            in_force: facts.in_force,
+            tail_unproven: facts.promise.tail_unproven,
+            phase: facts.phase,
+            leaving: facts.leaving,
+            problem: facts.problem.clone(),
+            progress: facts.progress.clone(),
+            data_id: facts.data_id.clone(),
+            disk: self.volume.disk(),
+            mysqld,
+            canary: facts.canary.map(|(session, login)| Canary {
+                session_age_ms: millis(session.elapsed()),
+                login_age_ms: millis(login.elapsed()),
+            }),
+        }
+    }
+
+    /// Ready: mysqld answers, and a role is in force.
+    pub fn is_ready(&self) -> bool {
+        let hang_after = Duration::from_millis(lock(&self.config).hang_after_ms.max(1000));
+        let facts = lock(&self.facts);
+        facts.phase == Phase::Running
+            && facts.in_force
+            && matches!(facts.promise.role, Role::Primary { .. } | Role::Replica { .. })
+            && facts.canary.is_some_and(|(session, _)| session.elapsed() < hang_after)
+    }
+
+    /// The configuration as it was last read.
+    pub fn config(&self) -> InstanceConfig {
+        lock(&self.config).clone()
+    }
+
+    /// The process, when there is one.
+    pub fn child(&self) -> Option<Arc<Mysqld>> {
+        lock(&self.child).clone()
+    }
+
+    /// Renders the option file and starts mysqld, closed and read-only. `supervised`: see [`Mysqld::start`].
+    ///
+    /// # Errors
+    /// Files, settings, or the program.
+    pub fn start(self: &Arc<Self>, supervised: bool) -> Result<Arc<Mysqld>> {
+        match self.layout.instance_config() {
+            Ok(config) => *lock(&self.config) = config,
+            Err(error) => tracing::warn!(%error, "keeping the configuration that was read before"),
+        }
+        let text = settings::render(&self.layout, &self.identity, &self.config())?;
+        write_private(&self.layout.my_cnf(), &text)?;
+        self.volume.fresh_tmp()?;
+        self.volume.mark_running()?;
+        let arguments = [format!("--defaults-file={}", self.layout.my_cnf().display())];
+        let child = Mysqld::start(&self.layout.mysqld, &arguments, supervised)?;
+        *lock(&self.hands) = None;
+        *lock(&self.child) = Some(Arc::clone(&child));
+        self.metrics.starts.inc();
+        let now = Instant::now();
+        self.change(|facts| {
+            facts.in_force = false;
+            facts.opened = false;
+            facts.mysqld = None;
+            facts.canary = Some((now, now));
+        });
+        let instance = Arc::clone(self);
+        let watched = Arc::clone(&child);
+        tokio::spawn(async move {
+            watched.exited().await;
+            instance.ended(&watched);
+        });
+        Ok(child)
+    }
+
+    /// mysqld is gone. Whoever stopped it on purpose has set the phase and goes on from there.
+    fn ended(&self, ended: &Arc<Mysqld>) {
+        let mut child = lock(&self.child);
+        if !child.as_ref().is_some_and(|child| Arc::ptr_eq(child, ended)) {
+            return;
+        }
+        *child = None;
+        drop(child);
+        *lock(&self.hands) = None;
+        let error = ended.ended("nobody asked it to");
+        self.change(|facts| {
+            facts.in_force = false;
+            facts.opened = false;
+            facts.mysqld = None;
+            facts.canary = None;
+            match facts.phase {
+                Phase::Starting | Phase::Running | Phase::Failed => {
+                    tracing::error!(%error, "mysqld ended");
+                    facts.phase = Phase::Crashed;
+                    facts.problem = Some(error.to_string());
+                }
+                Phase::Empty
+                | Phase::Initialising
+                | Phase::Cloning
+                | Phase::Crashed
+                | Phase::Rewinding
+                | Phase::Stopping => {}
+            }
+        });
+    }
+
+    /// Waits until a login is answered, as long as the process lives: crash recovery may take its time.
+    ///
+    /// # Errors
+    /// The process ended, or the password is wrong.
+    pub async fn wait_for_login(&self, child: &Mysqld, credentials: &Credentials) -> Result<Session> {
+        let endpoint = self.layout.endpoint();
+        loop {
+            tokio::select! {
+                biased;
+                _ = child.exited() => return Err(child.ended("starting")),
+                login = Session::connect(&endpoint, credentials, LOGIN) => match login {
+                    Ok(session) => return Ok(session),
+                    Err(error) if error.code() == Some(ACCESS_DENIED) => return Err(error.into()),
+                    Err(_) => tokio::time::sleep(READY_POLL).await,
+                },
+            }
+        }
+    }
+
+    /// Starts mysqld when it does not run, and waits until it answers.
+    ///
+    /// # Errors
+    /// It did not come up.
+    pub async fn ensure_running(self: &Arc<Self>) -> Result<()> {
+        let child = if let Some(child) = self.child() {
+            child
+        } else {
+            self.set_phase(Phase::Starting);
+            self.start(false).inspect_err(|_| self.set_phase(Phase::Crashed))?
+        };
+        if self.look(|facts| facts.phase) != Phase::Starting {
+            return Ok(());
+        }
+        let credentials = self.layout.credentials(account::LOCAL)?;
+        let session = self.wait_for_login(&child, &credentials).await?;
+        *lock(&self.hands) = Some(long_lived(session).await?);
+        self.change(|facts| {
+            if facts.phase == Phase::Starting {
+                facts.phase = Phase::Running;
+                facts.problem = None;
+            }
+        });
+        tracing::info!(pid = child.pid(), "mysqld answers");
+        Ok(())
+    }
+
+    /// The session that orders are carried out on. It is held from order to order, because logins may be blocked when
+    /// an order matters most.
+    ///
+    /// # Errors
+    /// mysqld does not run, or does not let us in.
+    pub async fn hands(self: &Arc<Self>) -> Result<Hands> {
+        let child = self.child().ok_or(Error::NotRunning)?;
+        let held = lock(&self.hands).take().filter(|session| !session.is_closed());
+        let session = match held {
+            Some(session) => session,
+            None => self.another_session().await?,
+        };
+        Ok(Hands { session: Some(session), child, instance: Arc::clone(self) })
+    }
+
+    /// A new session of instance-d's own account.
+    ///
+    /// # Errors
+    /// The login.
+    pub async fn another_session(&self) -> Result<Session> {
+        let credentials = self.layout.credentials(account::LOCAL)?;
+        long_lived(Session::connect(&self.layout.endpoint(), &credentials, LOGIN).await?).await
+    }
+
+    /// SIGKILL, and wait until it is over. The phase afterwards is `Crashed`.
+    ///
+    /// # Errors
+    /// A process that survives SIGKILL (it hangs in the kernel).
+    pub async fn kill(&self) -> Result<()> {
+        if let Some(child) = self.child() {
+            self.metrics.kills.inc();
+            child.kill();
+            let bound = Duration::from_secs(10);
+            child.exited_within(bound).await.ok_or(Error::Slow { what: "the end of mysqld after SIGKILL", after: bound })?;
+            self.ended(&child);
+        }
+        Ok(())
+    }
+
+    /// Whether the option file's directory can be used: made by the pod's emptyDir, by tests themselves.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn prepare_run_dir(dir: &Path) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(Error::file("create", dir))
+    }
+}
+
+/// A session for orders, given back for the next one when it is still good.
+#[derive(Debug)]
+pub struct Hands {
+    session: Option<Session>,
+    child: Arc<Mysqld>,
+    instance: Arc<Instance>,
+}
+
+impl Hands {
+    /// The session.
+    ///
+    /// # Errors
+    /// Never while held.
+    pub fn session(&mut self) -> Result<&mut Session> {
+        self.session.as_mut().ok_or(Error::NotRunning)
+    }
+
+    /// A statement whose result does not matter.
+    ///
+    /// # Errors
+    /// Those of MySQL.
+    pub async fn exec(&mut self, sql: &str, within: Duration) -> Result<()> {
+        Ok(self.session()?.exec(sql, within).await?)
+    }
+}
+
+impl Drop for Hands {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take()
+            && !session.is_closed()
+            && !self.child.has_exited()
+        {
+            *lock(&self.instance.hands) = Some(session);
+        }
+    }
+}
+
+async fn long_lived(mut session: Session) -> Result<Session> {
+    // Nothing that instance-d does may get a GTID: it would be errant, or wait for an acknowledgement (Never 6).
+    session.exec("SET SESSION wait_timeout=31536000, sql_log_bin=0", STATEMENT).await?;
+    Ok(session)
+}
+
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,155 @@
+//! Follow: replicate from a source that has everything this instance has.
+//!
+//! Whatever was received is kept or proven to be on the source first (invariant 5), and nothing that the source does
+//! not have is carried on (invariant 6): own sets are read before the source's, and twice before they condemn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::gtid::GtidSet;
+use common::instance::FollowOrder;
+use common::mysql::{Ca, Credentials, Endpoint, Session, Tls};
+use common::names::account;
+use common::sql::quote_str;
+
+use super::replication::{Channel, channel, executed, kill_and_restart, parse, set_acks, stop_receiver};
+use super::{Done, close};
+use crate::data::Promise;
+use crate::error::{Error, Result};
+use crate::gate::Pass;
+use crate::instance::{Instance, STATEMENT};
+
+/// Longest closing of a primary that is told to follow without having been demoted.
+const CLOSE: Duration = Duration::from_millis(1500);
+/// Longest login at the source.
+const SOURCE_LOGIN: Duration = Duration::from_secs(3);
+/// Attempts to reach the source.
+const SOURCE_ATTEMPTS: u32 = 3;
+/// Between the two looks that condemn.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// Longest CHANGE: it waits for the applier to rotate its logs.
+const CHANGE: Duration = Duration::from_secs(10);
+
+pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: &Pass) -> Result<Done> {
+    if instance.look(|facts| facts.opened) && close(instance, CLOSE).await.is_err() {
+        // This order says what the killed primary is now: a replica, if its history allows it.
+        pass.run(instance.ensure_running()).await?;
+    }
+    let account = account::replication(instance.identity.ordinal);
+    let credentials = instance.layout.credentials(&account)?;
+    let mut hands = instance.hands().await?;
+    let current = channel(hands.session()?).await?;
+    let same = current.as_ref().is_some_and(|channel| {
+        channel.host == order.source_host && channel.port == instance.layout.port_mysql && channel.user == account
+    });
+    let acknowledges: Option<bool> =
+        hands.session()?.first::<(bool,)>("SELECT @@GLOBAL.rpl_semi_sync_replica_enabled", STATEMENT).await?.map(|row| row.0);
+    let receives = current.as_ref().is_some_and(|channel| channel.receiver != "OFF");
+    let agrees = acknowledges == Some(order.acknowledges);
+    if same && receives && agrees {
+        if current.is_some_and(|channel| !channel.applier) {
+            hands.exec("START REPLICA SQL_THREAD", STATEMENT).await?;
+        }
+        hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+        return Ok(Done::InForce);
+    }
+    if let Err(error) = stop_receiver(&mut hands).await {
+        tracing::warn!(%error, "the receiver's stop was not confirmed");
+        drop(hands);
+        pass.run(kill_and_restart(instance)).await?;
+        hands = instance.hands().await?;
+    }
+    // A running applier keeps the relay log over a CHANGE. One that cannot start (an error of its own) loses it, which
+    // the check below allows: the source has everything.
+    let applier = match channel(hands.session()?).await? {
+        Some(channel) if !channel.applier => {
+            hands.exec("START REPLICA SQL_THREAD", STATEMENT).await?;
+            self::channel(hands.session()?).await?.is_some_and(|channel| channel.applier)
+        }
+        Some(_) => true,
+        None => false,
+    };
+    pass.run(nothing_errant(instance, order, hands.session()?, &credentials)).await?;
+    instance.promise(instance.look(|facts| Promise { tail_unproven: false, ..facts.promise.clone() }))?;
+    // Closed for writes: nobody waits for an acknowledgement here.
+    set_acks(&mut hands, 0).await?;
+    let acknowledges = if order.acknowledges { "ON" } else { "OFF" };
+    hands.exec(&format!("SET GLOBAL rpl_semi_sync_replica_enabled={acknowledges}"), STATEMENT).await?;
+    if !(same && receives) {
+        let change = change_source(instance, order, &credentials, current.as_ref(), applier);
+        hands.exec(&change, CHANGE).await?;
+    }
+    hands.exec("START REPLICA", STATEMENT).await?;
+    hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+    Ok(Done::InForce)
+}
+
+/// Receiver options; `SOURCE_AUTO_POSITION` stands once and cannot be named while the applier runs.
+fn change_source(
+    instance: &Instance,
+    order: &FollowOrder,
+    credentials: &Credentials,
+    current: Option<&Channel>,
+    applier: bool,
+) -> String {
+    let auto_position = if current.is_some() && applier { "" } else { ", SOURCE_AUTO_POSITION=1" };
+    format!(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST={host}, SOURCE_PORT={port}, SOURCE_USER={user}, \
+         SOURCE_PASSWORD={password}, SOURCE_SSL=1, SOURCE_SSL_CA={ca}, SOURCE_SSL_VERIFY_SERVER_CERT=1, \
+         GET_SOURCE_PUBLIC_KEY=0, SOURCE_HEARTBEAT_PERIOD=0.5, SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=2147483647\
+         {auto_position}",
+        host = quote_str(&order.source_host, false),
+        port = instance.layout.port_mysql,
+        user = quote_str(&credentials.user, false),
+        password = quote_str(credentials.password.expose(), false),
+        ca = quote_str(&instance.layout.tls.join("ca.crt").display().to_string(), false),
+    )
+}
+
+/// Everything that this instance has executed or received is on the source.
+async fn nothing_errant(
+    instance: &Instance,
+    order: &FollowOrder,
+    own: &mut Session,
+    credentials: &Credentials,
+) -> Result<()> {
+    let mut source = connect(instance, order, credentials).await?;
+    let errant = difference(own, &mut source).await?;
+    if errant.is_empty() {
+        return Ok(());
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    let still = difference(own, &mut source).await?.intersect(&errant);
+    if still.is_empty() { Ok(()) } else { Err(Error::Errant { source_name: order.source.clone(), gtids: still }) }
+}
+
+/// Own sets first. What the source has received counts: it is applied before the source is opened; and what it has
+/// received is read before what it has executed, so that nothing is missed on its way from one to the other.
+async fn difference(own: &mut Session, source: &mut Session) -> Result<GtidSet> {
+    let received = channel(own).await?.map(|channel| channel.received).unwrap_or_default();
+    let mine = executed(own).await?.union(&received);
+    let sql = "SELECT RECEIVED_TRANSACTION_SET FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME=''";
+    let theirs: Option<String> = source.first(sql, STATEMENT).await?;
+    let theirs = parse(&theirs.unwrap_or_default())?.union(&executed(source).await?);
+    Ok(mine.subtract(&theirs))
+}
+
+async fn connect(instance: &Instance, order: &FollowOrder, credentials: &Credentials) -> Result<Session> {
+    let endpoint = Endpoint::Tcp {
+        host: order.source_host.clone(),
+        port: instance.layout.port_mysql,
+        tls: Tls { ca: Ca::File(instance.layout.tls.join("ca.crt")), server_name: order.source_host.clone() },
+    };
+    let mut attempt = 1;
+    loop {
+        match Session::connect(&endpoint, credentials, SOURCE_LOGIN).await {
+            Ok(session) => return Ok(session),
+            Err(error) if attempt >= SOURCE_ATTEMPTS => return Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "the source does not answer yet");
+                attempt += 1;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    }
+}

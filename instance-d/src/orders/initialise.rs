@@ -1,0 +1,139 @@
+//! Initialise: a new, empty data directory with Pelorus' accounts and no GTID.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::instance::{InstanceState, Phase, Progress, Refusal, RefusalCode};
+use common::mysql::{Credentials, Password, Session};
+
+use super::answer;
+use super::replication::executed;
+use crate::accounts;
+use crate::data::Provisioned;
+use crate::error::{Error, Result};
+use crate::instance::{Instance, STATEMENT, millis};
+use crate::{process, settings};
+
+/// Longest `mysqld --initialize`: 2 s measured, more on a slow disk.
+const INITIALISE: Duration = Duration::from_secs(600);
+/// Longest account statement on a fresh server.
+const ACCOUNT: Duration = Duration::from_secs(30);
+
+/// Accepts at once; the rest shows as a phase.
+///
+/// # Errors
+/// The refusal.
+pub async fn initialise(instance: &Arc<Instance>) -> Result<InstanceState, Refusal> {
+    let begun = Instant::now();
+    answer(instance, "initialise", begun, begin(instance).await)
+}
+
+async fn begin(instance: &Arc<Instance>) -> Result<InstanceState> {
+    if instance.look(|facts| facts.phase) == Phase::Initialising {
+        return Ok(instance.report());
+    }
+    let pass = instance.gate.enter(false, false).await?;
+    match instance.look(|facts| facts.phase) {
+        Phase::Empty => {}
+        phase => return Err(Error::Refused(RefusalCode::HoldsData, format!("this instance is not empty ({phase:?})"))),
+    }
+    instance.change(|facts| {
+        facts.phase = Phase::Initialising;
+        facts.problem = None;
+        facts.progress = Some(step("initialising the data directory"));
+    });
+    let instance = Arc::clone(instance);
+    let report = instance.report();
+    tokio::spawn(async move {
+        let begun = Instant::now();
+        match run(&instance).await {
+            Ok(()) => tracing::info!(elapsed_ms = millis(begun.elapsed()), "initialised"),
+            Err(error) => undo(&instance, &error, "initialisation").await,
+        }
+        drop(pass);
+    });
+    Ok(report)
+}
+
+pub(super) fn step(step: &str) -> Progress {
+    Progress { step: step.to_owned(), done_bytes: 0, total_bytes: 0 }
+}
+
+/// Back to an empty instance that says why, and can be ordered again.
+pub(super) async fn undo(instance: &Arc<Instance>, error: &Error, what: &str) {
+    tracing::error!(%error, "{what} failed");
+    let undone = match instance.kill().await {
+        Ok(()) => instance.volume.wipe(),
+        Err(error) => Err(error),
+    };
+    instance.change(|facts| {
+        facts.data_id = None;
+        facts.progress = None;
+        facts.problem = Some(format!("{what}: {error}"));
+        facts.phase = Phase::Empty;
+        if let Err(error) = undone {
+            facts.problem = Some(format!("{what}: could not throw the remains away: {error}"));
+            facts.phase = Phase::Failed;
+        }
+    });
+}
+
+async fn run(instance: &Arc<Instance>) -> Result<()> {
+    bare(instance).await?;
+    instance.change(|facts| facts.progress = Some(step("making accounts")));
+    let child = instance.start(false)?;
+    let mut root = instance.wait_for_login(&child, &root()).await?;
+    make_accounts(instance, &mut root).await?;
+    drop(root);
+    let mut session = instance.another_session().await?;
+    let history = executed(&mut session).await?;
+    if !history.is_empty() {
+        return Err(Error::Unexpected(format!("a fresh data directory has the history {history}")));
+    }
+    finish(instance)
+}
+
+/// Root of a bare data directory: no password, over the socket only.
+pub(super) fn root() -> Credentials {
+    Credentials::new("root", Password::default())
+}
+
+/// A data directory as `mysqld --initialize` makes it.
+pub(super) async fn bare(instance: &Arc<Instance>) -> Result<()> {
+    let volume = instance.volume.clone();
+    let wiped = tokio::task::spawn_blocking(move || volume.wipe().and_then(|()| volume.fresh_tmp())).await;
+    wiped.map_err(|error| Error::Unexpected(format!("wiping broke: {error}")))??;
+    let arguments = settings::initialise_arguments(&instance.layout);
+    let (status, said) = process::run(&instance.layout.mysqld, &arguments, INITIALISE).await?;
+    if status.success() {
+        return Ok(());
+    }
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("[ERROR]")).take(4).collect();
+    Err(Error::Exited { what: "initialising", status: status.to_string(), tail: format!(": {}", errors.join("; ")) })
+}
+
+async fn make_accounts(instance: &Instance, root: &mut Session) -> Result<()> {
+    root.exec("SET SESSION sql_log_bin=0", STATEMENT).await?;
+    root.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
+    for statement in accounts::statements(|name| instance.layout.password(name))? {
+        root.exec(&statement, ACCOUNT).await?;
+    }
+    root.exec("SET GLOBAL super_read_only=ON", STATEMENT).await?;
+    Ok(())
+}
+
+/// Names the data, makes it durable, and only then says that it is there.
+pub(super) fn finish(instance: &Instance) -> Result<()> {
+    let provisioned = Provisioned {
+        data_id: uuid::Uuid::new_v4().to_string(),
+        cluster_uid: instance.config().cluster_uid,
+    };
+    instance.volume.finish_provisioning(&provisioned)?;
+    instance.change(|facts| {
+        facts.data_id = Some(provisioned.data_id);
+        facts.progress = None;
+        facts.problem = None;
+        facts.phase = Phase::Running;
+    });
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! Promote: apply everything that was received, then open.
+//!
+//! ```text
+//! receiver stopped -> received applied -> coordinator killed -> tail proven? -no-> semi-sync source on, stay closed
+//!                                                                  \-yes-> semi-sync on -> super_read_only=OFF
+//!   -> account locks -> read_only=OFF -> offline_mode=OFF -> (later) RESET REPLICA ALL
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::instance::{PromoteOrder, RefusalCode, Role};
+
+use super::Done;
+use super::replication::{channel, executed, kill_and_restart, kill_coordinator, set_acks, set_locks, stop_receiver};
+use crate::data::Promise;
+use crate::error::{Error, Result};
+use crate::gate::Pass;
+use crate::instance::{Hands, Instance, STATEMENT};
+
+/// One look at the applier while it works.
+const APPLY_LOOK: Duration = Duration::from_millis(500);
+/// Longest RESET REPLICA ALL: 30 ms measured.
+const RESET: Duration = Duration::from_secs(10);
+
+pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass: &Pass) -> Result<Done> {
+    let (opened, role) = instance.look(|facts| (facts.opened, facts.promise.role.clone()));
+    let Role::Primary { acks_needed, struck } = role else {
+        return Err(Error::Unexpected("a promote order without a primary".to_owned()));
+    };
+    if opened {
+        let mut hands = instance.hands().await?;
+        set_locks(&mut hands, &struck, true).await?;
+        set_acks(&mut hands, acks_needed).await?;
+        return Ok(Done::InForce);
+    }
+    let stopped = async {
+        let mut hands = instance.hands().await?;
+        stop_receiver(&mut hands).await
+    };
+    if let Err(error) = stopped.await {
+        tracing::warn!(%error, "the receiver's stop was not confirmed");
+        pass.run(kill_and_restart(instance)).await?;
+    }
+    let mut hands = instance.hands().await?;
+    pass.run(apply_received(&mut hands, Duration::from_millis(order.apply_timeout_ms))).await?;
+    kill_coordinator(&mut hands).await?;
+    hands.exec("SET GLOBAL rpl_semi_sync_replica_enabled=OFF", STATEMENT).await?;
+    if !is_proven(instance, order, &mut hands).await? {
+        // Replicas may connect and fetch the tail; clients may not see it. The order is repeated with what they hold.
+        hands.exec("SET GLOBAL offline_mode=ON", STATEMENT).await?;
+        set_acks(&mut hands, acks_needed).await?;
+        set_locks(&mut hands, &struck, false).await?;
+        return Ok(Done::NotYet);
+    }
+    set_acks(&mut hands, acks_needed).await?;
+    instance.promise(instance.look(|facts| Promise { tail_unproven: false, ..facts.promise.clone() }))?;
+    instance.change(|facts| facts.opened = true);
+    hands.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
+    set_locks(&mut hands, &struck, true).await?;
+    hands.exec("SET GLOBAL read_only=OFF", STATEMENT).await?;
+    hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+    tokio::spawn(forget_the_channel(Arc::clone(instance)));
+    Ok(Done::InForce)
+}
+
+/// Waits until everything in the relay log is executed.
+async fn apply_received(hands: &mut Hands, within: Duration) -> Result<()> {
+    let begun = Instant::now();
+    let session = hands.session()?;
+    let Some(first) = channel(session).await? else { return Ok(()) };
+    if first.received.is_subset(&executed(session).await?) {
+        return Ok(());
+    }
+    if !first.applier {
+        session.exec("START REPLICA SQL_THREAD", STATEMENT).await?;
+    }
+    loop {
+        let sql = format!(
+            "SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', {})",
+            first.received,
+            APPLY_LOOK.min(within.saturating_sub(begun.elapsed())).as_secs_f64().max(0.001)
+        );
+        session.first::<(Option<i64>,)>(&sql, APPLY_LOOK + STATEMENT).await?;
+        if first.received.is_subset(&executed(session).await?) {
+            return Ok(());
+        }
+        if channel(session).await?.is_some_and(|channel| !channel.applier) {
+            return Err(Error::Refused(
+                RefusalCode::Failed,
+                "the applier stopped before everything that was received was applied".to_owned(),
+            ));
+        }
+        if begun.elapsed() >= within {
+            return Err(Error::Slow { what: "applying what was received", after: within });
+        }
+    }
+}
+
+/// A primary that comes back in place has committed its tail by crash recovery: it opens only when enough ackers are
+/// known to hold it too (FAILOVER, "restart in place"). An elected replica was proven by the election.
+async fn is_proven(instance: &Instance, order: &PromoteOrder, hands: &mut Hands) -> Result<bool> {
+    if order.acks_needed == 0 || !instance.look(|facts| facts.promise.tail_unproven) {
+        return Ok(true);
+    }
+    let own = executed(hands.session()?).await?;
+    Ok(order.proven.as_ref().is_some_and(|proven| own.is_subset(proven)))
+}
+
+/// The old channel is of no use to a primary. After the opening, so that it costs no time.
+async fn forget_the_channel(instance: Arc<Instance>) {
+    let done = async {
+        let _pass = instance.gate.enter(false, true).await?;
+        if instance.look(|facts| facts.opened) {
+            let mut hands = instance.hands().await?;
+            hands.exec("RESET REPLICA ALL", RESET).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(%error, "could not reset the replication channel of the new primary");
+    }
+}

@@ -1,0 +1,207 @@
+//! Parts of the replication channel that several orders handle.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::gtid::GtidSet;
+use common::mysql::Session;
+use common::names::{INSTANCES_MAX, account};
+
+use crate::accounts;
+use crate::error::{Error, Result};
+use crate::instance::{Hands, Instance, STATEMENT};
+
+/// Longest stop of a receiver: 0.1 s while it is connected, 2 s while it is connecting (EXPERIMENTS, 13).
+const STOP_RECEIVER: Duration = Duration::from_millis(2500);
+/// Longest stop of an applier after its coordinator was killed: 0.25 s measured.
+const STOP_APPLIER: Duration = Duration::from_secs(3);
+/// Longest wait for killed dump threads to be gone: 0.07 s measured.
+const DUMPS_GONE: Duration = Duration::from_secs(2);
+/// Pace of looking.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What is configured and running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Where it replicates from.
+    pub host: String,
+    /// Port there.
+    pub port: u16,
+    /// Account there.
+    pub user: String,
+    /// `OFF`, `CONNECTING`, `ON`.
+    pub receiver: String,
+    /// Whether the applier runs.
+    pub applier: bool,
+    /// What the relay log holds (whole transactions).
+    pub received: GtidSet,
+}
+
+/// The channel, when one is configured.
+///
+/// # Errors
+/// Those of MySQL.
+pub async fn channel(session: &mut Session) -> Result<Option<Channel>> {
+    let sql = "SELECT c.HOST, c.PORT, c.USER, s.SERVICE_STATE, a.SERVICE_STATE, s.RECEIVED_TRANSACTION_SET \
+        FROM performance_schema.replication_connection_configuration c \
+        JOIN performance_schema.replication_connection_status s USING (CHANNEL_NAME) \
+        JOIN performance_schema.replication_applier_status a USING (CHANNEL_NAME) WHERE CHANNEL_NAME=''";
+    let row: Option<(String, u16, String, String, String, String)> = session.first(sql, STATEMENT).await?;
+    row.filter(|(host, ..)| !host.is_empty())
+        .map(|(host, port, user, receiver, applier, received)| {
+            Ok(Channel { host, port, user, receiver, applier: applier == "ON", received: parse(&received)? })
+        })
+        .transpose()
+}
+
+/// A GTID set in mysqld's words.
+///
+/// # Errors
+/// Words that are no set.
+pub fn parse(text: &str) -> Result<GtidSet> {
+    text.parse().map_err(|error| Error::Unexpected(format!("mysqld's GTID set is not understood: {error}")))
+}
+
+/// `@@gtid_executed`.
+///
+/// # Errors
+/// Those of MySQL.
+pub async fn executed(session: &mut Session) -> Result<GtidSet> {
+    let set: Option<String> = session.first("SELECT @@GLOBAL.gtid_executed", STATEMENT).await?;
+    parse(&set.unwrap_or_default())
+}
+
+/// Stops the receiver for sure: the statement returned and the thread is gone.
+///
+/// # Errors
+/// Not confirmed in time. Only SIGKILL of mysqld is sure then; relay logs survive it.
+pub async fn stop_receiver(hands: &mut Hands) -> Result<()> {
+    let session = hands.session()?;
+    let Some(before) = channel(session).await? else { return Ok(()) };
+    if before.receiver != "OFF" {
+        session.exec("STOP REPLICA IO_THREAD", STOP_RECEIVER).await?;
+    }
+    match channel(session).await? {
+        Some(after) if after.receiver != "OFF" => {
+            Err(Error::Unexpected(format!("the receiver is {} after it was stopped", after.receiver)))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Ends the applier by killing its coordinator: `STOP REPLICA` would wait a minute for the other half of a transaction
+/// (Never 3). The half is rolled back.
+///
+/// # Errors
+/// It is still there after the bound.
+pub async fn kill_coordinator(hands: &mut Hands) -> Result<()> {
+    let begun = Instant::now();
+    let session = hands.session()?;
+    while channel(session).await?.is_some_and(|channel| channel.applier) {
+        let coordinator: Option<u64> = session
+            .first("SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE NAME='thread/sql/replica_sql'", STATEMENT)
+            .await?;
+        if let Some(id) = coordinator {
+            session.kill(id, STATEMENT).await?;
+        }
+        if begun.elapsed() > STOP_APPLIER {
+            return Err(Error::Slow { what: "the end of the applier after its coordinator was killed", after: STOP_APPLIER });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    // Both threads are gone: this only settles the state, in 0.1 ms.
+    session.exec("STOP REPLICA", STATEMENT).await?;
+    Ok(())
+}
+
+/// Makes the locks of the replication accounts what they should be: `struck` may not replicate, all others may, and
+/// whoever may not is disconnected before this returns. The binlog is off on our sessions, so nothing waits for an
+/// acknowledgement (Never 6). `writable`: super_read_only is off already.
+///
+/// # Errors
+/// Those of MySQL, or a dump thread that does not end.
+pub async fn set_locks(hands: &mut Hands, struck: &[u32], writable: bool) -> Result<()> {
+    let session = hands.session()?;
+    let sql = format!(
+        "SELECT User, account_locked='Y' FROM mysql.user WHERE Host='%' AND User LIKE '{}\\_%'",
+        account::REPLICATION_PREFIX.trim_end_matches('_').replace('_', "\\_")
+    );
+    let rows: Vec<(String, bool)> = session.rows(&sql, STATEMENT).await?;
+    let is_locked = |ordinal: u32| {
+        let name = account::replication(ordinal);
+        rows.iter().find(|(user, _)| *user == name).map(|(_, locked)| *locked)
+    };
+    let lock: Vec<u32> = struck.iter().copied().filter(|ordinal| is_locked(*ordinal) == Some(false)).collect();
+    let unlock: Vec<u32> =
+        (0..INSTANCES_MAX).filter(|o| !struck.contains(o) && is_locked(*o) == Some(true)).collect();
+    if !lock.is_empty() || !unlock.is_empty() {
+        if !writable {
+            // read_only stays on: only accounts with CONNECTION_ADMIN could write, and those hold no such privilege.
+            session.exec("SET GLOBAL read_only=ON", STATEMENT).await?;
+            session.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
+        }
+        for (ordinals, locked) in [(&lock, true), (&unlock, false)] {
+            if !ordinals.is_empty() {
+                session.exec(&accounts::lock_statement(ordinals, locked)?, STATEMENT).await?;
+            }
+        }
+        if !writable {
+            session.exec("SET GLOBAL super_read_only=ON", STATEMENT).await?;
+        }
+    }
+    end_dumps(session, struck).await
+}
+
+/// Ends the dump threads of these ordinals and waits until the process list shows none.
+async fn end_dumps(session: &mut Session, struck: &[u32]) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let dumps: Vec<(u64, Option<String>)> = session
+            .rows(
+                "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads \
+                 WHERE TYPE='FOREGROUND' AND PROCESSLIST_COMMAND LIKE 'Binlog Dump%'",
+                STATEMENT,
+            )
+            .await?;
+        let of_struck: Vec<u64> = dumps
+            .into_iter()
+            .filter(|(_, user)| struck.iter().any(|ordinal| user.as_deref() == Some(&account::replication(*ordinal))))
+            .map(|(id, _)| id)
+            .collect();
+        if of_struck.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > DUMPS_GONE {
+            return Err(Error::Slow { what: "the end of a struck replica's dump thread", after: DUMPS_GONE });
+        }
+        for id in of_struck {
+            session.kill(id, STATEMENT).await?;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Switches the semi-sync source on with so many acknowledgements, or off for none.
+///
+/// # Errors
+/// Those of MySQL.
+pub async fn set_acks(hands: &mut Hands, acks_needed: u32) -> Result<()> {
+    if acks_needed == 0 {
+        // Releases waiters: what the order says is that no acknowledgement is needed.
+        return hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=OFF", STATEMENT).await;
+    }
+    hands
+        .exec(&format!("SET GLOBAL rpl_semi_sync_source_wait_for_replica_count={acks_needed}"), STATEMENT)
+        .await?;
+    hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=ON", STATEMENT).await
+}
+
+/// Kills mysqld because nothing gentler was confirmed, and brings it up again where that is allowed.
+///
+/// # Errors
+/// It does not end, or does not come up.
+pub async fn kill_and_restart(instance: &Arc<Instance>) -> Result<()> {
+    tracing::warn!("killing mysqld: its receiver did not stop in time");
+    instance.kill().await?;
+    instance.ensure_running().await
+}

@@ -1,0 +1,54 @@
+//! From an empty volume to a replicating cluster, and through restarts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod scene;
+
+use std::time::{Duration, Instant};
+
+use common::instance::{InitialiseOrder, Phase, RefusalCode, Role};
+use scene::{CALL, SQL, Scene, refused};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_instances_initialise_alike_and_replicate() {
+    let begun = Instant::now();
+    let mut scene = Scene::new(3);
+    scene.initialise(&[0, 1, 2]).await;
+    let initialised = begun.elapsed();
+    let accounts = "SELECT GROUP_CONCAT(User,'@',Host,ssl_type,account_locked ORDER BY User) FROM mysql.user";
+    let first = scene.value(0, accounts).await;
+    assert!(!first.contains("root"), "{first}");
+    for ordinal in 0..3 {
+        assert_eq!(scene.value(ordinal, "SELECT @@gtid_executed").await, "");
+        assert_eq!(scene.value(ordinal, accounts).await, first);
+        assert_eq!(scene.value(ordinal, "SELECT @@super_read_only + @@offline_mode").await, "2");
+        assert!(scene.sql(ordinal, "admin").await.is_err(), "closed until an order opens it");
+    }
+    let again = scene.topology(0).initialise(&InitialiseOrder {}, CALL).await;
+    assert_eq!(refused(again).0, RefusalCode::HoldsData);
+
+    let state = scene.promote(0, 1, 1, &[1, 2]).await.unwrap();
+    assert!(state.in_force);
+    assert_eq!(state.role, Role::Primary { acks_needed: 1, struck: (3..9).collect() });
+    for ordinal in [1, 2] {
+        let state = scene.follow(ordinal, 1, 0, true).await.unwrap();
+        assert!(state.in_force);
+    }
+    for ordinal in [1, 2] {
+        scene.until_connected(ordinal).await;
+    }
+    let ready = begun.elapsed();
+    let mut admin = scene.make_table(0).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (1),(2)", SQL).await.unwrap();
+    for ordinal in [1, 2] {
+        scene.until_value(ordinal, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+    }
+    let state = scene.until(0, "waited for", |state| state.mysqld.as_ref().unwrap().source.dumps.len() == 2).await;
+    let source = state.mysqld.unwrap().source;
+    assert!(source.enabled);
+    assert_eq!((source.acks_needed, source.waiters), (1, 0));
+    assert_eq!(scene.value(0, "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_no_tx'").await, "0");
+    println!("initialised after {initialised:?}, replicating after {ready:?}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    let _ = Phase::Running;
+}

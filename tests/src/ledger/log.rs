@@ -1,0 +1,131 @@
+//! What the writers were told. Pure.
+
+use std::time::Duration;
+
+use common::mysql::Error;
+
+/// What a client knows about its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged.
+    Ok,
+    /// Refused for sure, with MySQL's error number: the row may not be there.
+    Refused(u16),
+    /// No answer, or one that leaves it open: the row may be there or not.
+    Unknown(String),
+}
+
+/// MySQL errors of an INSERT after which the row is not there for sure: lock wait, deadlock, duplicate key, read-only
+/// (as an option, as a transaction, as a mode), no such table or schema, privileges.
+const DEFINITE: [u16; 12] = [1044, 1049, 1062, 1142, 1146, 1205, 1213, 1227, 1290, 1792, 1836, 3032];
+
+impl Outcome {
+    /// The outcome of an insert that ended so.
+    pub fn of(result: Result<(), Error>) -> Self {
+        match result {
+            Ok(()) => Self::Ok,
+            Err(error) => match error.code() {
+                Some(code) if DEFINITE.contains(&code) => Self::Refused(code),
+                _ => Self::Unknown(error.to_string()),
+            },
+        }
+    }
+}
+
+/// One row that was tried, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Number of the writer.
+    pub writer: u32,
+    /// Number of the row, per writer.
+    pub seq: u64,
+    /// Unique for the row.
+    pub uuid: String,
+    /// When it was sent, since the start.
+    pub sent: Duration,
+    /// When the answer came, since the start.
+    pub answered: Duration,
+    /// What the answer was.
+    pub outcome: Outcome,
+}
+
+/// All rows that were tried.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// In the order of the answers.
+    pub entries: Vec<Entry>,
+    /// When the writers were stopped, since the start.
+    pub ended: Duration,
+}
+
+impl Log {
+    /// Takes the entries of all writers.
+    pub fn new(mut entries: Vec<Entry>, ended: Duration) -> Self {
+        entries.sort_by_key(|entry| entry.answered);
+        Self { entries, ended }
+    }
+
+    /// Rows that were acknowledged.
+    pub fn acknowledged(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.outcome == Outcome::Ok)
+    }
+
+    /// Rows that were not acknowledged.
+    pub fn failed(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.outcome != Outcome::Ok)
+    }
+
+    /// Longest time without an acknowledgement to anybody, the time up to the first and after the last included.
+    pub fn longest_gap(&self) -> Duration {
+        let mut last = Duration::ZERO;
+        let mut longest = Duration::ZERO;
+        for at in self.acknowledged().map(|entry| entry.answered).chain([self.ended]) {
+            longest = longest.max(at.saturating_sub(last));
+            last = last.max(at);
+        }
+        longest
+    }
+
+    /// Longest time that an acknowledged row took.
+    pub fn slowest(&self) -> Duration {
+        self.acknowledged().map(|entry| entry.answered.saturating_sub(entry.sent)).max().unwrap_or_default()
+    }
+
+    /// One line for people.
+    pub fn summary(&self) -> String {
+        let refused = self.entries.iter().filter(|entry| matches!(entry.outcome, Outcome::Refused(_))).count();
+        let unknown = self.entries.iter().filter(|entry| matches!(entry.outcome, Outcome::Unknown(_))).count();
+        format!(
+            "ledger: {} acknowledged, {refused} refused, {unknown} unknown, in {:.1?}; longest gap {:.0?}, slowest {:.0?}",
+            self.acknowledged().count(),
+            self.ended,
+            self.longest_gap(),
+            self.slowest(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(answered: u64, outcome: Outcome) -> Entry {
+        let answered = Duration::from_millis(answered);
+        Entry { writer: 0, seq: 0, uuid: String::new(), sent: Duration::ZERO, answered, outcome }
+    }
+
+    #[test]
+    fn gaps_are_between_acknowledgements_of_anybody() {
+        let unknown = || Outcome::Unknown(String::new());
+        let log = |entries: &[(u64, Outcome)], ended| {
+            let entries = entries.iter().map(|(at, outcome)| entry(*at, outcome.clone())).collect();
+            Log::new(entries, Duration::from_millis(ended)).longest_gap().as_millis()
+        };
+        assert_eq!(log(&[], 70), 70);
+        assert_eq!(log(&[(20, Outcome::Ok), (10, Outcome::Ok), (60, Outcome::Ok)], 70), 40);
+        assert_eq!(log(&[(20, Outcome::Ok), (40, unknown()), (60, Outcome::Ok)], 70), 40);
+        assert_eq!(log(&[(20, Outcome::Ok), (30, Outcome::Ok)], 90), 60);
+        // An answer may come after the end: the writers finish what they have begun.
+        assert_eq!(log(&[(20, Outcome::Ok), (80, Outcome::Ok)], 70), 60);
+    }
+}

@@ -1,0 +1,451 @@
+//! Which instance gets data, and from where.
+//!
+//! Before the first promotion all empty instances initialise side by side: same accounts, no GTID. Afterwards an empty
+//! instance clones a healthy replica, or the primary when there is none. Two rules guard acknowledged writes: an
+//! instance without proven history is never a donor, and a recorded acker that comes back empty waits until failover-d
+//! has struck it (it may have been the proof of an acknowledged write, invariant 4).
+//!
+//! An instance that lies so far behind that its source has purged what it misses is cloned over, and only when all it
+//! has received is proven to be in the primary's history (invariant 5). Errant instances are left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use common::instance::{Phase, ReceiverState, Role};
+
+use super::{Member, Record};
+
+/// First pause after a failed attempt; doubles with each failure.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause between attempts.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// An order that was accepted shows in the state by then.
+const ORDER_SHOWS_AFTER: Duration = Duration::from_secs(1);
+/// A replica that lies further behind is no donor: the clone would start its life behind too.
+const DONOR_LAG_MAX_SECONDS: f64 = 30.0;
+
+/// An order to one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Make a new data directory.
+    Initialise {
+        /// Who.
+        instance: String,
+    },
+    /// Copy the data of `donor`.
+    Clone {
+        /// Who.
+        instance: String,
+        /// Whose data.
+        donor: String,
+        /// `dataId` of the data that is thrown away, when there is some.
+        condemns: Option<String>,
+    },
+}
+
+/// Why an instance without data gets no order now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Wait {
+    /// Another instance holds transactions although nobody was ever promoted here: initialising would make two histories.
+    DataFromBefore,
+    /// The bootstrap has been claimed and has not finished.
+    Bootstrapping,
+    /// A failover or switchover is under way.
+    Operation,
+    /// It is a recorded acker: failover-d strikes it first.
+    StillAcker,
+    /// It is the recorded primary: failover-d promotes another first.
+    StillPrimary,
+    /// No instance is fit to be a donor.
+    NoDonor,
+    /// Every donor already serves a clone.
+    DonorsBusy,
+    /// The last attempt failed; the next one comes later.
+    BackingOff,
+}
+
+impl Wait {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::DataFromBefore => "another instance holds data from before this cluster was created",
+            Self::Bootstrapping => "the cluster is being bootstrapped",
+            Self::Operation => "a change of primary is under way",
+            Self::StillAcker => "it is a recorded acker, failover-d strikes it first",
+            Self::StillPrimary => "it is the recorded primary, failover-d promotes another first",
+            Self::NoDonor => "no healthy instance with proven history can be the donor",
+            Self::DonorsBusy => "every donor already serves a clone",
+            Self::BackingOff => "the last attempt failed, the next one follows",
+        }
+    }
+}
+
+/// What this daemon remembers about the provisioning of one instance. Losing it costs a pause, nothing else.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Donor of the running order; `None` while it initialises.
+    pub donor: Option<String>,
+    /// Whether the order is being carried out, as far as is known.
+    pub running: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// No new order before; while it runs, when it was accepted.
+    pub not_before: Instant,
+}
+
+impl Attempt {
+    /// An order was accepted.
+    pub fn started(previous: Option<&Self>, donor: Option<String>, now: Instant) -> Self {
+        Self { donor, running: true, failures: previous.map_or(0, |attempt| attempt.failures), not_before: now }
+    }
+
+    /// The order was refused, or the instance is without data again.
+    pub fn failed(&mut self, now: Instant) {
+        self.running = false;
+        self.not_before = now + BACKOFF_FIRST.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// What became of earlier orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has data now; `donor` is `None` after an initialisation.
+    Done {
+        /// Who.
+        instance: String,
+        /// Whose data.
+        donor: Option<String>,
+    },
+    /// It is without data again.
+    Failed {
+        /// Who.
+        instance: String,
+        /// What it says about it.
+        problem: String,
+    },
+}
+
+/// Compares the running attempts with what the instances say now, and brings the memory up to date.
+pub fn review(attempts: &mut BTreeMap<String, Attempt>, members: &[Member], now: Instant) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    attempts.retain(|name, attempt| {
+        let Some(member) = members.iter().find(|member| member.name == *name) else { return false };
+        if !attempt.running {
+            return true;
+        }
+        if member.is_empty() {
+            if now < attempt.not_before + ORDER_SHOWS_AFTER {
+                return true;
+            }
+            attempt.failed(now);
+            let problem = member.state.as_ref().and_then(|state| state.problem.clone());
+            outcomes.push(Outcome::Failed { instance: name.clone(), problem: problem.unwrap_or_default() });
+        } else if member.is_phase(Phase::Running) {
+            outcomes.push(Outcome::Done { instance: name.clone(), donor: attempt.donor.clone() });
+            return false;
+        }
+        true
+    });
+    outcomes
+}
+
+/// Orders to give now, and why the other instances without data get none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provision {
+    /// Orders.
+    pub orders: Vec<Order>,
+    /// Instances that wait.
+    pub waiting: Vec<(String, Wait)>,
+}
+
+/// Decides on the instances that need data.
+pub fn provision(record: &Record, members: &[Member], attempts: &BTreeMap<String, Attempt>, now: Instant) -> Provision {
+    let mut plan = Provision::default();
+    if record.is_new() {
+        let from_before = members.iter().any(holds_transactions);
+        for member in members.iter().filter(|member| member.is_empty() && !leaving(member)) {
+            if from_before {
+                plan.waiting.push((member.name.clone(), Wait::DataFromBefore));
+            } else if backing_off(attempts, &member.name, now) {
+                plan.waiting.push((member.name.clone(), Wait::BackingOff));
+            } else {
+                plan.orders.push(Order::Initialise { instance: member.name.clone() });
+            }
+        }
+        return plan;
+    }
+
+    let mut busy: BTreeSet<&str> =
+        attempts.values().filter(|attempt| attempt.running).filter_map(|attempt| attempt.donor.as_deref()).collect();
+    for member in members.iter().filter(|member| !leaving(member)) {
+        let condemns = outdated(record, member, members);
+        if !member.is_empty() && condemns.is_none() {
+            continue;
+        }
+        let wait = if record.epoch == 0 {
+            Some(Wait::Bootstrapping)
+        } else if record.operation {
+            Some(Wait::Operation)
+        } else if record.primary.as_deref() == Some(&member.name) {
+            Some(Wait::StillPrimary)
+        } else if record.ackers.contains(&member.name) {
+            Some(Wait::StillAcker)
+        } else if backing_off(attempts, &member.name, now) {
+            Some(Wait::BackingOff)
+        } else {
+            None
+        };
+        let chosen = match wait {
+            Some(wait) => Err(wait),
+            None => donor(record, members, &member.name, &busy),
+        };
+        match chosen {
+            Ok(donor) => {
+                busy.insert(&donor.name);
+                plan.orders.push(Order::Clone { instance: member.name.clone(), donor: donor.name.clone(), condemns });
+            }
+            Err(wait) => plan.waiting.push((member.name.clone(), wait)),
+        }
+    }
+    plan
+}
+
+fn leaving(member: &Member) -> bool {
+    member.state.as_ref().is_some_and(|state| state.leaving) || member.pod.as_ref().is_some_and(|pod| pod.deleting)
+}
+
+fn backing_off(attempts: &BTreeMap<String, Attempt>, name: &str, now: Instant) -> bool {
+    attempts.get(name).is_some_and(|attempt| attempt.running || now < attempt.not_before)
+}
+
+fn holds_transactions(member: &Member) -> bool {
+    member.state.as_ref().is_some_and(|state| {
+        state.promised > 0 || state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.executed.is_empty())
+    })
+}
+
+/// The one to copy from: the replica that lies least behind, else the primary. A donor serves one clone at a time
+/// (`ER_CLONE_TOO_MANY_CONCURRENT_CLONES`).
+fn donor<'a>(
+    record: &Record,
+    members: &'a [Member],
+    recipient: &str,
+    busy: &BTreeSet<&str>,
+) -> Result<&'a Member, Wait> {
+    let mut replicas: Vec<(&Member, f64)> = members
+        .iter()
+        .filter(|member| member.name != recipient)
+        .filter_map(|member| replica_lag(record, member).map(|lag| (member, lag)))
+        .collect();
+    replicas.sort_by(|left, right| left.1.total_cmp(&right.1).then(left.0.ordinal.cmp(&right.0.ordinal)));
+    if let Some((free, _)) = replicas.iter().find(|(member, _)| !busy.contains(member.name.as_str())) {
+        return Ok(free);
+    }
+    if !replicas.is_empty() {
+        return Err(Wait::DonorsBusy);
+    }
+    match members.iter().find(|member| member.name != recipient && is_primary(record, member)) {
+        Some(primary) if busy.contains(primary.name.as_str()) => Err(Wait::DonorsBusy),
+        Some(primary) => Ok(primary),
+        None => Err(Wait::NoDonor),
+    }
+}
+
+/// Lag of a replica with proven history: it follows the recorded primary in the recorded epoch without an error.
+fn replica_lag(record: &Record, member: &Member) -> Option<f64> {
+    let state = member.state.as_ref()?;
+    let mysqld = state.mysqld.as_ref()?;
+    let replication = mysqld.replication.as_ref()?;
+    let follows = match &state.role {
+        Role::Replica { source, .. } => record.primary.as_ref() == Some(source),
+        Role::None | Role::Fenced | Role::Primary { .. } => false,
+    };
+    let healthy = follows
+        && state.phase == Phase::Running
+        && !leaving(member)
+        && state.in_force
+        && !state.tail_unproven
+        && state.promised <= record.epoch
+        && replication.receiver == ReceiverState::Yes
+        && replication.applier_running
+        && replication.receiver_error.is_empty()
+        && replication.applier_error.is_empty()
+        && replication.lag_seconds <= DONOR_LAG_MAX_SECONDS;
+    healthy.then_some(replication.lag_seconds)
+}
+
+fn is_primary(record: &Record, member: &Member) -> bool {
+    record.primary.as_deref() == Some(&member.name)
+        && member.state.as_ref().is_some_and(|state| {
+            state.phase == Phase::Running
+                && matches!(state.role, Role::Primary { .. })
+                && state.in_force
+                && !state.tail_unproven
+                && state.promised == record.epoch
+                && state.mysqld.is_some()
+        })
+}
+
+/// The `dataId` of an instance that can never catch up (its source has purged what it misses) and whose every
+/// transaction is in the primary's history: its data may be thrown away.
+fn outdated(record: &Record, member: &Member, members: &[Member]) -> Option<String> {
+    if record.primary.as_deref() == Some(&member.name) || record.ackers.contains(&member.name) {
+        return None;
+    }
+    let state = member.state.as_ref()?;
+    let behind = state.mysqld.as_ref()?;
+    let primary = members.iter().find(|other| is_primary(record, other))?.state.as_ref()?.mysqld.as_ref()?;
+    let is_behind = match state.role {
+        Role::None | Role::Fenced | Role::Replica { .. } => true,
+        Role::Primary { .. } => false,
+    };
+    let outdated = is_behind
+        && state.phase == Phase::Running
+        && state.promised <= record.epoch
+        && behind.received.is_subset(&primary.executed)
+        && behind.executed.is_subset(&primary.executed)
+        && !primary.purged.is_subset(&behind.received);
+    if outdated { state.data_id.clone() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::super::fixtures::{empty, member, members, mysqld, name, record};
+    use super::*;
+
+    fn plan(record: &Record, members: &[Member]) -> Provision {
+        provision(record, members, &BTreeMap::new(), Instant::now())
+    }
+
+    fn clone_of(instance: u32, donor: u32) -> Order {
+        Order::Clone { instance: name(instance), donor: name(donor), condemns: None }
+    }
+
+    #[test]
+    fn a_new_cluster_initialises_side_by_side() {
+        let plan = plan(&Record::default(), &[empty(0), empty(1), empty(2)]);
+        assert_eq!(plan.orders, [0, 1, 2].map(|ordinal| Order::Initialise { instance: name(ordinal) }));
+    }
+
+    #[test]
+    fn a_new_cluster_beside_old_data_initialises_nobody() {
+        let plan = plan(&Record::default(), &[member(0), empty(1)]);
+        assert_eq!(plan.orders, []);
+        assert_eq!(plan.waiting, [(name(1), Wait::DataFromBefore)]);
+    }
+
+    #[test]
+    fn nobody_is_provisioned_while_the_bootstrap_is_claimed() {
+        let record = Record { operation: true, ..Record::default() };
+        assert_eq!(plan(&record, &[empty(0)]).waiting, [(name(0), Wait::Bootstrapping)]);
+    }
+
+    #[test]
+    fn a_joining_instance_clones_a_replica_before_the_primary() {
+        let mut members = members(3);
+        members.push(empty(3));
+        assert_eq!(plan(&record(3), &members).orders, [clone_of(3, 1)]);
+        members[1].state.as_mut().unwrap().mysqld.as_mut().unwrap().replication.as_mut().unwrap().applier_error =
+            "duplicate key".into();
+        assert_eq!(plan(&record(3), &members).orders, [clone_of(3, 2)]);
+        members[2].state = None;
+        assert_eq!(plan(&record(3), &members).orders, [clone_of(3, 0)]);
+        members[0].state = None;
+        assert_eq!(plan(&record(3), &members).waiting, [(name(3), Wait::NoDonor)]);
+    }
+
+    #[test]
+    fn a_donor_serves_one_clone_at_a_time() {
+        let mut members = members(3);
+        members.extend([empty(3), empty(4), empty(5)]);
+        let plan = plan(&record(3), &members);
+        assert_eq!(plan.orders, [clone_of(3, 1), clone_of(4, 2)]);
+        assert_eq!(plan.waiting, [(name(5), Wait::DonorsBusy)]);
+    }
+
+    #[test]
+    fn a_recorded_acker_that_lost_its_data_waits_until_it_is_struck() {
+        let mut members = members(3);
+        members[2] = empty(2);
+        assert_eq!(plan(&record(3), &members).waiting, [(name(2), Wait::StillAcker)]);
+        let mut record = record(3);
+        record.ackers.remove(&name(2));
+        assert_eq!(plan(&record, &members).orders, [clone_of(2, 1)]);
+        record.operation = true;
+        assert_eq!(plan(&record, &members).waiting, [(name(2), Wait::Operation)]);
+    }
+
+    #[test]
+    fn the_recorded_primary_is_never_cloned_over() {
+        let mut members = members(3);
+        members[0] = empty(0);
+        assert_eq!(plan(&record(3), &members).waiting, [(name(0), Wait::StillPrimary)]);
+    }
+
+    #[test]
+    fn an_instance_of_an_older_epoch_is_no_donor() {
+        let mut members = members(1);
+        members[0].state.as_mut().unwrap().promised = 0;
+        members.push(empty(1));
+        assert_eq!(plan(&record(1), &members).waiting, [(name(1), Wait::NoDonor)]);
+    }
+
+    #[test]
+    fn an_instance_that_can_never_catch_up_is_cloned_over_unless_it_is_errant() {
+        let mut members = members(4);
+        let mut record = record(3);
+        let primary = members[0].state.as_mut().unwrap().mysqld.as_mut().unwrap();
+        primary.purged = "11111111-1111-1111-1111-111111111111:1-8".parse().unwrap();
+        let old = |executed: &str| {
+            let mut old = mysqld(executed);
+            old.replication = None;
+            Some(old)
+        };
+        members[3].state.as_mut().unwrap().mysqld = old("11111111-1111-1111-1111-111111111111:1-3");
+        assert_eq!(
+            plan(&record, &members).orders,
+            [Order::Clone { instance: name(3), donor: name(1), condemns: Some("d3".into()) }]
+        );
+        record.ackers.insert(name(3));
+        assert_eq!(plan(&record, &members).orders, []);
+        record.ackers.remove(&name(3));
+        members[3].state.as_mut().unwrap().mysqld =
+            old("11111111-1111-1111-1111-111111111111:1-3,22222222-2222-2222-2222-222222222222:1");
+        assert_eq!(plan(&record, &members).orders, []);
+        members[3].state.as_mut().unwrap().mysqld = old("11111111-1111-1111-1111-111111111111:1-9");
+        assert_eq!(plan(&record, &members).orders, []);
+    }
+
+    #[test]
+    fn a_failed_clone_is_ordered_again_after_a_growing_pause() {
+        let mut members = members(3);
+        members.push(empty(3));
+        let start = Instant::now();
+        let mut attempts = BTreeMap::from([(name(3), Attempt::started(None, Some(name(1)), start))]);
+        assert_eq!(review(&mut attempts, &members, start), []);
+        let failed = start + ORDER_SHOWS_AFTER;
+        assert_eq!(
+            review(&mut attempts, &members, failed),
+            [Outcome::Failed { instance: name(3), problem: String::new() }]
+        );
+        let record = record(3);
+        assert_eq!(provision(&record, &members, &attempts, failed).waiting, [(name(3), Wait::BackingOff)]);
+        let later = failed + BACKOFF_FIRST;
+        assert_eq!(provision(&record, &members, &attempts, later).orders, [clone_of(3, 1)]);
+        let again = Attempt::started(attempts.get(&name(3)), Some(name(1)), later);
+        attempts.insert(name(3), again);
+        let failed = later + ORDER_SHOWS_AFTER;
+        review(&mut attempts, &members, failed);
+        assert_eq!(
+            provision(&record, &members, &attempts, failed + BACKOFF_FIRST).waiting,
+            [(name(3), Wait::BackingOff)]
+        );
+        members[3] = member(3);
+        attempts.get_mut(&name(3)).unwrap().running = true;
+        assert_eq!(review(&mut attempts, &members, later), [Outcome::Done { instance: name(3), donor: Some(name(1)) }]);
+        assert!(attempts.is_empty());
+    }
+}

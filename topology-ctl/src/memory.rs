@@ -1,0 +1,98 @@
+//! What this process remembers about a cluster between two looks. All of it can be lost: that costs a repeated look, a
+//! repeated question or a pause, never safety.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+
+use crate::decide::Record;
+use crate::decide::provision::Attempt;
+
+/// What a settled look rests on: while it stays the same and no pod stirs, there is nothing to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Generation of the spec.
+    pub generation: i64,
+    /// failover-d's facts.
+    pub record: Record,
+}
+
+/// Memory of one cluster.
+#[derive(Default)]
+pub struct Memory {
+    /// UID of the MySQLCluster that it is about.
+    pub uid: String,
+    /// Provisioning attempts by instance.
+    pub attempts: BTreeMap<String, Attempt>,
+    /// How to connect to the instances.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Digest of the material in `tls`.
+    pub tls_digest: String,
+    /// Digest of the objects that were applied last, and when.
+    pub applied: Option<(String, Instant)>,
+    /// Settings that an instance is known to have in force: incarnation and digest.
+    pub confirmed: BTreeMap<String, (String, String)>,
+    /// The last look found all well.
+    pub settled: Option<(Fingerprint, Instant)>,
+    /// Digest of the last picture, and since when it is the same.
+    pub picture: Option<(u64, Instant)>,
+    /// Whether the creation was announced.
+    pub announced: bool,
+}
+
+/// A cluster's memory, and what its watches found since the last look.
+#[derive(Default)]
+pub struct Slot {
+    /// A pod or the StatefulSet changed.
+    pub stirred: AtomicBool,
+    /// An object that only we write changed: apply all again.
+    pub touched: AtomicBool,
+    /// Failures in a row.
+    pub failures: AtomicU32,
+    /// The memory; a cluster is looked at by one task at a time.
+    pub memory: tokio::sync::Mutex<Memory>,
+}
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+/// Memories of all clusters.
+#[derive(Default)]
+pub struct Memories(Mutex<HashMap<Key, Arc<Slot>>>);
+
+impl Memories {
+    /// The slot of a cluster, made at need.
+    pub fn slot(&self, key: &Key) -> Arc<Slot> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(key.clone()).or_default())
+    }
+
+    /// Forgets a cluster; whether it was known.
+    pub fn forget(&self, key: &Key) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key).is_some()
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Marks a cluster, when it is known.
+    pub fn mark(&self, key: &Key, touched: bool) {
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(key) {
+            slot.stirred.store(true, Ordering::Relaxed);
+            if touched {
+                slot.touched.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Spreads a pause: 75% to 125% of it.
+pub fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)
+}
