@@ -27,7 +27,7 @@ cluster: ## Bring up the embedded development Kubernetes.
 cluster-down: ## Take it away, with all that it made.
 	$(DEVCLUSTER) down
 
-images: ## Build the daemons and their images, and import all images into the cluster.
+images: ## Build all images and import them; with your own KUBECONFIG: say how to push them to $PELORUS_REGISTRY.
 	@mkdir -p target
 	$(DEVCLUSTER) images --profile $(PROFILE) >target/images.json
 

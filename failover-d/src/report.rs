@@ -252,17 +252,17 @@ fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
             }
         })
         .collect();
-    json!({
-        "apiVersion": "pelorus.dev/v1alpha1",
-        "kind": "MySQLCluster",
-        "status": {
-            "ready": report.ready,
-            "version": report.version,
-            "reason": report.reason,
-            "instances": report.instances,
-            "conditions": conditions,
-        },
-    })
+    let mut status = json!({
+        "ready": report.ready,
+        "reason": report.reason,
+        "instances": report.instances,
+        "conditions": conditions,
+    });
+    // Left out, never null: the schema wants text, and before there is a primary nobody knows the version.
+    if let (Some(version), Some(fields)) = (&report.version, status.as_object_mut()) {
+        fields.insert("version".to_owned(), json!(version));
+    }
+    json!({"apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster", "status": status})
 }
 
 /// Writes reports as they change, until the sender is dropped. The cluster object beside each report is only looked at

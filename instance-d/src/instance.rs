@@ -235,6 +235,7 @@ impl Instance {
         }
         let text = settings::render(&self.layout, &self.identity, &self.config())?;
         write_private(&self.layout.my_cnf(), &text)?;
+        clear_run_dir(&self.layout.run)?;
         self.volume.fresh_tmp()?;
         self.volume.mark_running()?;
         let arguments = [format!("--defaults-file={}", self.layout.my_cnf().display())];
@@ -381,6 +382,19 @@ impl Instance {
     pub fn prepare_run_dir(dir: &Path) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::file("create", dir))
     }
+}
+
+/// Sockets and their locks that a killed mysqld left behind: the process id in a lock may belong to somebody else by now
+/// (in a new container it surely does), and mysqld would refuse to start. Data has locks of its own.
+fn clear_run_dir(dir: &Path) -> Result<()> {
+    for name in ["mysqld.sock", "mysqld.sock.lock", "mysqlx.sock", "mysqlx.sock.lock", "mysqld.pid"] {
+        let path = dir.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", path)(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// A session for orders, given back for the next one when it is still good.

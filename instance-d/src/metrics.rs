@@ -64,8 +64,9 @@ pub struct Metrics {
 impl Metrics {
     /// Registered, all zero.
     pub fn new() -> Self {
-        let mut registry = Registry::default();
-        common::http::register_process_metrics(&mut registry);
+        let mut root = Registry::default();
+        common::http::register_process_metrics(&mut root);
+        let registry = root.sub_registry_with_prefix("pelorus_instance");
         let metrics = Self {
             orders: Family::default(),
             order_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
@@ -117,7 +118,7 @@ impl Metrics {
         );
         registry.register_with_unit("volume_free", "Free space", Unit::Bytes, metrics.disk_free.clone());
         registry.register_with_unit("volume_size", "Size of the volume", Unit::Bytes, metrics.disk_total.clone());
-        Self { registry, ..metrics }
+        Self { registry: root, ..metrics }
     }
 
     /// The text that a scrape gets.

@@ -4,6 +4,7 @@
 //! acknowledgement (FAILOVER, Never 1), so [`Mysqld::terminate`] has one caller, which knows that there are none.
 
 use std::collections::VecDeque;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +15,14 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 
 /// mysqld's error lines that are kept for people.
 const TAIL_LINES: usize = 8;
+/// Longest wait for what is left in mysqld's pipes after its end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How mysqld ends when it wants to be started again (after a clone, or RESTART).
 pub const EXIT_START_AGAIN: i32 = 16;
 
@@ -53,14 +57,15 @@ impl Mysqld {
             .map(Pid::from_raw)
             .ok_or_else(|| Error::Unexpected("mysqld ended before it began".to_owned()))?;
         let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let mut outputs = JoinSet::new();
         if let Some(output) = child.stdout.take() {
-            tokio::spawn(forward(output, Arc::clone(&tail)));
+            outputs.spawn(forward(output, Arc::clone(&tail)));
         }
         if let Some(output) = child.stderr.take() {
-            tokio::spawn(forward(output, Arc::clone(&tail)));
+            outputs.spawn(forward(output, Arc::clone(&tail)));
         }
         let (sender, exit) = watch::channel(None);
-        tokio::spawn(wait(child, sender));
+        tokio::spawn(wait(child, outputs, sender));
         Ok(Arc::new(Self { pid, exit, tail }))
     }
 
@@ -121,17 +126,24 @@ impl Mysqld {
     }
 }
 
-async fn wait(mut child: Child, exit: watch::Sender<Option<ExitStatus>>) {
-    match child.wait().await {
-        Ok(status) => {
-            exit.send_replace(Some(status));
-        }
+async fn wait(mut child: Child, mut outputs: JoinSet<()>, exit: watch::Sender<Option<ExitStatus>>) {
+    let status = match child.wait().await {
+        Ok(status) => status,
         Err(error) => {
             // Somebody else reaped it: it is gone, and how is not known.
             tracing::error!(%error, "could not wait for mysqld");
-            exit.send_replace(Some(ExitStatus::default()));
+            ExitStatus::from_raw(-1)
         }
+    };
+    // Its last words are in the pipes; they explain an error, and must not delay the news of a death.
+    let drained = async { while outputs.join_next().await.is_some() {} };
+    if status.code().is_some_and(|code| code != 0)
+        && tokio::time::timeout(LAST_WORDS, drained).await.is_err()
+    {
+        tracing::debug!("mysqld's output goes on after its end");
     }
+    exit.send_replace(Some(status));
+    outputs.detach_all();
 }
 
 async fn forward(output: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>>) {

@@ -160,7 +160,6 @@ fn guarded(layout: &Layout, identity: &Identity) -> Vec<(&'static str, String)> 
         ("mysqlx_bind_address", bind),
         ("mysqlx_socket", layout.run.join("mysqlx.sock").display().to_string()),
         ("secure_file_priv", text("NULL")),
-        ("log_error", text("stderr")),
         // TLS.
         ("require_secure_transport", text("ON")),
         ("tls_version", text("TLSv1.2,TLSv1.3")),

@@ -52,3 +52,57 @@ async fn three_instances_initialise_alike_and_replicate() {
     assert!(begun.elapsed() < Duration::from_secs(60));
     let _ = Phase::Running;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_comes_back_after_a_clean_stop_and_after_a_crash() {
+    let mut scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+
+    scene.terminate(1);
+    scene.ended(1).await;
+    assert!(scene.volume(1).join("clean").exists());
+    scene.start(1);
+    // Starts by itself after a clean stop, closed, and remembers what it was.
+    let state = scene.until(1, "running", |state| state.phase == Phase::Running && state.mysqld.is_some()).await;
+    assert!(!state.in_force);
+    assert_eq!(state.role, Role::Replica { source: "db-0".into(), acknowledges: true });
+    let mysqld = state.mysqld.unwrap();
+    assert!(mysqld.offline && mysqld.super_read_only);
+    scene.follow(1, 1, 0, true).await.unwrap();
+    scene.until_connected(1).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
+
+    scene.power_off(1);
+    assert!(!scene.volume(1).join("clean").exists());
+    scene.start(1);
+    scene.until(1, "waiting for an order", |state| state.phase == Phase::Crashed && state.mysqld.is_none()).await;
+    let state = scene.follow(1, 1, 0, true).await.unwrap();
+    assert_eq!(state.phase, Phase::Starting, "accepted at once");
+    scene.until_connected(1).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (3)", SQL).await.unwrap();
+    scene.until_value(1, "SELECT COUNT(*) FROM t.`rows`", "3").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysqlds_death_is_reported_at_once() {
+    let scene = Scene::cluster(1, 0).await;
+    scene.signal_mysqld(0, nix::sys::signal::Signal::SIGKILL);
+    let killed = Instant::now();
+    let state = scene.until(0, "crashed", |state| state.phase == Phase::Crashed).await;
+    assert!(killed.elapsed() < Duration::from_millis(500), "{:?}", killed.elapsed());
+    assert!(state.mysqld.is_none() && state.canary.is_none() && !state.in_force);
+    assert!(state.problem.unwrap().contains("signal: 9"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_made_data_directory_is_garbage() {
+    let mut scene = Scene::new(1);
+    let data = scene.volume(0).join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("ibdata1"), "half").unwrap();
+    scene.start(0);
+    scene.until(0, "empty", |state| state.phase == Phase::Empty && state.data_id.is_none()).await;
+    scene.topology(0).initialise(&InitialiseOrder {}, CALL).await.unwrap();
+    scene.until(0, "initialised", |state| state.phase == Phase::Running && state.data_id.is_some()).await;
+}

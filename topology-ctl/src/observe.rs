@@ -13,7 +13,7 @@ use common::instance::InstanceState;
 use common::names;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod as KubePod, PodStatus};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod as KubePod};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use rustls::ClientConfig;
@@ -26,8 +26,8 @@ use crate::error::Error;
 
 /// Deadline of a question to an instance.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A pod that found no node for this long is stuck; before, its volume may just be on its way.
-const UNSCHEDULABLE_AFTER: Duration = Duration::from_secs(15);
+/// A pod of this age that found no node, or has no claim, will not get one by itself; before, they are on their way.
+const YOUNG: Duration = Duration::from_secs(15);
 /// Why a container waits that does not start by itself.
 const STUCK_REASONS: [&str; 9] = [
     "ImagePullBackOff",
@@ -175,9 +175,9 @@ fn pod(pod: &KubePod) -> Pod {
         status.and_then(|status| status.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_))
     };
     let age = pod.creation_timestamp().map(|created| jiff::Timestamp::now().duration_since(created.0).unsigned_abs());
-    let unschedulable = condition("PodScheduled")
-        .filter(|condition| condition.status == "False" && age.is_some_and(|age| age > UNSCHEDULABLE_AFTER))
-        .map(|condition| {
+    let young = age.is_none_or(|age| age <= YOUNG);
+    let unschedulable =
+        condition("PodScheduled").filter(|condition| condition.status == "False" && !young).map(|condition| {
             format!(
                 "{}: {}",
                 condition.reason.as_deref().unwrap_or("Unschedulable"),
@@ -190,19 +190,26 @@ fn pod(pod: &KubePod) -> Pod {
         ready: condition("Ready").is_some_and(|condition| condition.status == "True"),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         pending: status.and_then(|status| status.phase.as_deref()) == Some("Pending"),
-        stuck: status.and_then(stuck_container).or(unschedulable),
+        young,
+        stuck: stuck_container(pod).or(unschedulable),
     }
 }
 
-fn stuck_container(status: &PodStatus) -> Option<String> {
+fn stuck_container(pod: &KubePod) -> Option<String> {
+    let status = pod.status.as_ref()?;
     let containers = status.init_container_statuses.iter().chain(status.container_statuses.iter()).flatten();
-    containers
+    let (container, waiting) = containers
         .filter_map(|container| Some((container, container.state.as_ref()?.waiting.as_ref()?)))
-        .find(|(_, waiting)| waiting.reason.as_deref().is_some_and(|reason| STUCK_REASONS.contains(&reason)))
-        .map(|(container, waiting)| {
-            let reason = waiting.reason.as_deref().unwrap_or_default();
-            format!("container {} {reason}: {}", container.name, waiting.message.as_deref().unwrap_or_default())
-        })
+        .find(|(_, waiting)| waiting.reason.as_deref().is_some_and(|reason| STUCK_REASONS.contains(&reason)))?;
+    let specs = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let image = specs.filter(|spec| spec.name == container.name).find_map(|spec| spec.image.as_deref());
+    Some(format!(
+        "container {} of {} {}: {}",
+        container.name,
+        image.unwrap_or("an unknown image"),
+        waiting.reason.as_deref().unwrap_or_default(),
+        waiting.message.as_deref().unwrap_or_default()
+    ))
 }
 
 fn volume(claim: &PersistentVolumeClaim) -> Volume {
@@ -227,6 +234,7 @@ mod tests {
     fn a_pod_whose_image_cannot_be_pulled_is_stuck() {
         let kube: KubePod = serde_json::from_value(json!({
             "metadata": {"name": "shop-1", "uid": "u", "annotations": {"pelorus.dev/template": "t"}},
+            "spec": {"containers": [{"name": "mysql", "image": "mysql:none"}]},
             "status": {
                 "phase": "Pending", "podIP": "10.0.0.1",
                 "containerStatuses": [{
@@ -237,7 +245,7 @@ mod tests {
         }))
         .unwrap();
         let pod = pod(&kube);
-        assert_eq!(pod.stuck.as_deref(), Some("container mysql ImagePullBackOff: not found"));
+        assert_eq!(pod.stuck.as_deref(), Some("container mysql of mysql:none ImagePullBackOff: not found"));
         assert!(pod.pending && !pod.ready && !pod.deleting);
         assert_eq!(pod.template.as_deref(), Some("t"));
         assert_eq!(address(&kube), None);

@@ -81,7 +81,7 @@ impl Hierarchies {
         root.join(CGROUP).join(group)
     }
 
-    /// Makes `pelorus/<node>` in every hierarchy, ready for the kubelet, and the groups for our processes.
+    /// Makes groups in every hierarchy, ready for a kubelet. On v2 they may hold no processes themselves, only groups below them.
     pub fn prepare(&self, groups: &[String]) -> Result<()> {
         match self {
             Self::V1(roots) => {

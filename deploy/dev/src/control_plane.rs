@@ -129,13 +129,18 @@ pub(crate) fn start_controllers(cluster: &Cluster, artifacts: &Artifacts) -> Res
 pub(crate) fn start_provisioner(cluster: &Cluster) -> Result<()> {
     let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
     let key = cache::Inputs::default().with("devcluster", cache::file_digest(&own)?).key();
-    let copy = cluster.paths.state.join("bin").join(format!("devcluster-{key}"));
+    let folder = cluster.paths.state.join("bin");
+    let copy = folder.join(format!("devcluster-{key}"));
     if !copy.exists() {
-        command::folder(&cluster.paths.state.join("bin"))?;
+        command::folder(&folder)?;
         command::write(&copy, std::fs::read(&own).map_err(Error::file("read", &own))?)?;
         cache::set_mode(&copy, 0o755)?;
     }
     let state = format!("PELORUS_DEV_DIR={}", cluster.paths.state.display());
     let command = ["env".into(), state, copy.display().to_string(), "provisioner".into()];
-    ensure(cluster, PROVISIONER, command.into()).map(drop)
+    if ensure(cluster, PROVISIONER, command.into())? {
+        let others = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        others.filter(|path| *path != copy).for_each(|path| drop(std::fs::remove_file(path)));
+    }
+    Ok(())
 }

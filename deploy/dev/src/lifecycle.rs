@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::Path,
     thread,
     time::Instant,
@@ -41,19 +42,19 @@ fn lock(paths: &Paths) -> Result<File> {
 /// Brings the cluster up, or back to how it should be.
 pub fn up(cluster: &Cluster, options: &NodeOptions) -> Result<()> {
     let started = Instant::now();
+    need_root()?;
     let artifacts = build::ensure(&cluster.paths)?;
     let _lock = lock(&cluster.paths)?;
     claim(&cluster.paths.state)?;
     host::remember(&cluster.paths)?;
     options.save(&cluster.paths)?;
     pki::ensure(&cluster.paths)?;
-    let groups: Vec<_> = Node::all().map(node::group).chain([control_plane::GROUP.into()]).collect();
-    cluster.cgroups.prepare(&groups)?;
     end_strays(cluster);
     network::host_up()?;
     for node in Node::all() {
         prepare_node(cluster, node)?;
     }
+    let groups: Vec<_> = Node::all().map(node::group).collect();
     cluster.cgroups.prepare(&groups)?;
     fault::forget_ended(cluster)?;
 
@@ -87,6 +88,14 @@ fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = work()?;
     info!("{what} ready after {:.1} s", started.elapsed().as_secs_f64());
     Ok(result)
+}
+
+fn need_root() -> Result<()> {
+    let own = Path::new("/proc/self");
+    if fs::metadata(own).map_err(Error::file("look at", own))?.uid() == 0 {
+        return Ok(());
+    }
+    Err(Error::Invalid("namespaces, mounts and cgroups need root".into()))
 }
 
 /// Makes the folder for the state, and marks it as ours.
@@ -148,6 +157,7 @@ fn prepare_node(cluster: &Cluster, node: Node) -> Result<()> {
 /// Takes the cluster down and removes every trace of it but the cache.
 pub fn down(cluster: &Cluster) -> Result<()> {
     let started = Instant::now();
+    need_root()?;
     let paths = &cluster.paths;
     let _lock = lock(paths)?;
     for name in cluster.supervisor.names() {

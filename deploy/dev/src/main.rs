@@ -25,7 +25,7 @@ enum Command {
     /// Brings the cluster up, or back to how it should be; with a KUBECONFIG of another cluster only checks that one
     Up {
         /// kube-proxy's --iptables-min-sync-period (its own default is 1s)
-        #[arg(long, default_value = "50ms")]
+        #[arg(long, env = "DEVCLUSTER_KUBE_PROXY_SYNC", default_value = "50ms")]
         kube_proxy_sync: String,
     },
     /// Takes the cluster down; the cache stays

@@ -93,10 +93,10 @@ impl Paths {
     /// Reads the environment.
     pub fn from_env() -> Self {
         let from = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = from("HOME").unwrap_or_else(|| PathBuf::from("/root"));
+        let home_cache = from("HOME").map(|home| home.join(".cache/pelorus"));
         Self {
             state: from("PELORUS_DEV_DIR").unwrap_or_else(|| PathBuf::from("/var/lib/pelorus-dev")),
-            cache: from("PELORUS_CACHE").unwrap_or_else(|| home.join(".cache/pelorus")),
+            cache: from("PELORUS_CACHE").or(home_cache).unwrap_or_else(|| PathBuf::from("/var/cache/pelorus")),
             run: PathBuf::from(RUN),
         }
     }

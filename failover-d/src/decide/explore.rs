@@ -6,7 +6,13 @@
 //!
 //! Sabotaged variants of the world or of the plan have to be caught: a check that cannot fail is worth nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -236,9 +242,11 @@ impl Facts {
 fn command(order: &Order) -> Command {
     match order {
         Order::Fence(order) => Command::Fence { epoch: order.epoch as u8 },
-        Order::Follow(order) => {
-            Command::Follow { epoch: order.epoch as u8, source: number(&order.source), acknowledges: order.acknowledges }
-        }
+        Order::Follow(order) => Command::Follow {
+            epoch: order.epoch as u8,
+            source: number(&order.source),
+            acknowledges: order.acknowledges,
+        },
         Order::Promote(order) => Command::Promote {
             epoch: order.epoch as u8,
             needed: order.acks_needed as u8,
@@ -314,8 +322,11 @@ impl World {
             if self.cut == Some(server) {
                 instance.age = Duration::from_secs(60);
             }
-            instance.high_water =
-                if self.facts.ackers & (1 << server) != 0 { gtids(self.high_water[server as usize]) } else { GtidSet::default() };
+            instance.high_water = if self.facts.ackers & (1 << server) != 0 {
+                gtids(self.high_water[server as usize])
+            } else {
+                GtidSet::default()
+            };
             instances_seen.insert(name(server), instance);
         }
         if let Some(primary) = self.facts.primary {
@@ -396,13 +407,17 @@ impl World {
             | Command::Demote { epoch, .. } => epoch,
         };
         let this = &self.servers[server as usize];
-        if matches!(this.mysqld, Mysqld::Failed | Mysqld::Empty) || (epoch < this.promised && sabotage != Sabotage::PromiseForgotten) {
+        if matches!(this.mysqld, Mysqld::Failed | Mysqld::Empty)
+            || (epoch < this.promised && sabotage != Sabotage::PromiseForgotten)
+        {
             return;
         }
         let same = epoch == this.promised;
         match command {
             Command::Fence { .. } => {
-                if this.mysqld != Mysqld::Up || (same && matches!(this.duty, Duty::Primary { .. } | Duty::Replica { .. })) {
+                if this.mysqld != Mysqld::Up
+                    || (same && matches!(this.duty, Duty::Primary { .. } | Duty::Replica { .. }))
+                {
                     return;
                 }
                 let this = &mut self.servers[server as usize];
@@ -489,7 +504,8 @@ impl World {
                     this.in_force = sabotage == Sabotage::TailServed;
                     return;
                 }
-                let unproven = this.mysqld == Mysqld::Down || (matches!(this.duty, Duty::Primary { .. }) && !this.in_force);
+                let unproven =
+                    this.mysqld == Mysqld::Down || (matches!(this.duty, Duty::Primary { .. }) && !this.in_force);
                 this.mysqld = Mysqld::Up;
                 this.duty = Duty::Primary { needed, struck };
                 this.executed |= this.relay;
@@ -545,7 +561,11 @@ impl Model for Small {
         let server = |index: u8| Server {
             mysqld: Mysqld::Up,
             promised: 1,
-            duty: if index == 0 { Duty::Primary { needed: 1, struck: 0 } } else { Duty::Replica { source: 0, acknowledges: true } },
+            duty: if index == 0 {
+                Duty::Primary { needed: 1, struck: 0 }
+            } else {
+                Duty::Replica { source: 0, acknowledges: true }
+            },
             in_force: true,
             executed: 0,
             relay: 0,
@@ -679,20 +699,26 @@ impl Model for Small {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("an open primary of the newest epoch holds every acknowledged write", |_, world: &World| {
-                let newest = world.newest();
-                world
-                    .servers
-                    .iter()
-                    .filter(|server| server.serves() && server.promised == newest)
-                    .all(|server| world.acknowledged & !server.executed == 0)
-            }),
+            Property::always(
+                "an open primary of the newest epoch holds every acknowledged write",
+                |_, world: &World| {
+                    let newest = world.newest();
+                    world
+                        .servers
+                        .iter()
+                        .filter(|server| server.serves() && server.promised == newest)
+                        .all(|server| world.acknowledged & !server.executed == 0)
+                },
+            ),
             Property::always("at most one primary is open in an epoch", |_, world: &World| {
                 let open = world.servers.iter().filter(|server| server.serves());
                 let epochs: BTreeSet<u8> = open.clone().map(|server| server.promised).collect();
                 epochs.len() == open.count()
             }),
-            Property::always("no write is acknowledged by an older primary once a newer one is open", |_, world: &World| !world.split),
+            Property::always(
+                "no write is acknowledged by an older primary once a newer one is open",
+                |_, world: &World| !world.split,
+            ),
             Property::sometimes("a failover completes", |_, world: &World| {
                 world.facts.operation.is_none() && world.facts.primary.is_some_and(|primary| primary != 0)
             }),
@@ -708,15 +734,31 @@ impl Small {
     fn sabotage_plan(&self, seen: &Observed, plan: &mut Plan) {
         match self.sabotage {
             Sabotage::ProofSkipped => {
-                let Some(operation) = seen.record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Fencing) else { return };
-                let Some((name, _)) = seen.answers.iter().find(|(name, answer)| Some(*name) != operation.from.as_ref() && matches!(answer.outcome, Outcome::Held(_))) else { return };
+                let Some(operation) =
+                    seen.record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Fencing)
+                else {
+                    return;
+                };
+                let Some((name, _)) = seen.answers.iter().find(|(name, answer)| {
+                    Some(*name) != operation.from.as_ref() && matches!(answer.outcome, Outcome::Held(_))
+                }) else {
+                    return;
+                };
                 let mut ackers = operation.ackers.clone();
                 ackers.remove(name);
-                let advanced = Operation { to: Some(name.clone()), phase: OperationPhase::Promoting, ackers, ..operation.clone() };
-                *plan = Plan { record: Some(Record { operation: Some(advanced), ..seen.record.clone() }), ..Plan::default() };
+                let advanced =
+                    Operation { to: Some(name.clone()), phase: OperationPhase::Promoting, ackers, ..operation.clone() };
+                *plan = Plan {
+                    record: Some(Record { operation: Some(advanced), ..seen.record.clone() }),
+                    ..Plan::default()
+                };
             }
             Sabotage::StrikeUnproven => {
-                let Some(operation) = seen.record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Striking) else { return };
+                let Some(operation) =
+                    seen.record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Striking)
+                else {
+                    return;
+                };
                 let record = Record {
                     epoch: operation.epoch,
                     ackers: operation.ackers.clone(),
@@ -738,8 +780,17 @@ fn honest() -> Small {
 /// Panics with the shortest trace when a property does not hold.
 fn explore(model: Small, depth: usize, what: &str) {
     let checker = model.checker().threads(2).target_max_depth(depth).spawn_bfs().join();
-    println!("{what}: {} states, {} of them unique, depth {}", checker.state_count(), checker.unique_state_count(), checker.max_depth());
-    for property in ["an open primary of the newest epoch holds every acknowledged write", "at most one primary is open in an epoch", "no write is acknowledged by an older primary once a newer one is open"] {
+    println!(
+        "{what}: {} states, {} of them unique, depth {}",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth()
+    );
+    for property in [
+        "an open primary of the newest epoch holds every acknowledged write",
+        "at most one primary is open in an epoch",
+        "no write is acknowledged by an older primary once a newer one is open",
+    ] {
         if let Some(path) = checker.discovery(property) {
             panic!("{what}: {property}\n{}", trace(path));
         }
@@ -783,7 +834,8 @@ fn sabotage_is_caught(model: Small, depth: usize) {
         .spawn_bfs()
         .join();
     let found = checker.discoveries().into_iter().find(|(property, _)| *property != "a failover completes");
-    let (property, path) = found.unwrap_or_else(|| panic!("{sabotage:?} was not caught in {} states", checker.unique_state_count()));
+    let (property, path) =
+        found.unwrap_or_else(|| panic!("{sabotage:?} was not caught in {} states", checker.unique_state_count()));
     println!("{sabotage:?} caught: {property}\n{}", trace(path));
 }
 

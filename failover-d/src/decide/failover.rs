@@ -31,12 +31,7 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
             Phase::Running => state
                 .canary
                 .filter(|canary| canary.session_age_ms > hang_after || canary.login_age_ms > hang_after)
-                .map(|canary| {
-                    format!(
-                        "mysqld of {primary} hangs: no answer for {} ms, no login for {} ms",
-                        canary.session_age_ms, canary.login_age_ms
-                    )
-                }),
+                .map(|_| format!("mysqld of {primary} hangs: no answer for more than {hang_after} ms")),
             Phase::Rewinding | Phase::Starting | Phase::Stopping | Phase::Failed => None,
         };
     }
@@ -78,15 +73,18 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
             format!("{why}; {} changes of primary within the window of spec.failover", seen.recent_changes),
         );
     }
-    let alive =
-        seen.record.ackers.iter().filter(|name| {
-            seen.instances.get(*name).is_some_and(|acker| acker.phase(&seen.wish) == Some(Phase::Running))
-        });
-    if alive.count() + seen.record.acks_needed as usize <= seen.record.ackers.len() {
-        if seen.instances.get(primary).is_some_and(|instance| instance.phase(&seen.wish) == Some(Phase::Crashed)) {
-            // It holds everything itself and is here: it starts again in place.
-            return None;
-        }
+    let in_phase = |phases: &[Phase]| {
+        let ackers = seen.record.ackers.iter().filter_map(|name| seen.instances.get(name));
+        ackers.filter(|acker| acker.phase(&seen.wish).is_some_and(|phase| phases.contains(&phase))).count()
+    };
+    let enough = |count: usize| count + seen.record.acks_needed as usize > seen.record.ackers.len();
+    let here = seen.instances.get(primary).is_some_and(|instance| instance.phase(&seen.wish) == Some(Phase::Crashed));
+    if here && !enough(in_phase(&[Phase::Running])) {
+        // It holds everything itself and is here: it starts again in place.
+        return None;
+    }
+    // Ackers whose mysqld is down after an unclean stop are started by the fence order.
+    if !enough(in_phase(&[Phase::Running, Phase::Crashed])) {
         return block(
             "QuorumNotProvable",
             format!("{why}; not enough recorded ackers are reachable to prove what was acknowledged"),
@@ -128,7 +126,7 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
         if operation.from.as_ref() == Some(name) {
             let order = DemoteOrder { epoch: operation.epoch, budget_ms: DEMOTE_BUDGET_MS, kill: true };
             orders.push((name.clone(), Order::Demote(order)));
-        } else if instance.phase(&seen.wish) == Some(Phase::Running) {
+        } else if matches!(instance.phase(&seen.wish), Some(Phase::Running | Phase::Crashed)) {
             orders.push((name.clone(), Order::Fence(FenceOrder { epoch: operation.epoch })));
         }
     }

@@ -97,11 +97,15 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             && matches!(state.role, Role::Primary { acks_needed, .. } if acks_needed >= operation.acks_needed)
     });
     if promoted && instance.serves_as_primary() {
+        // What was acknowledged in the epoch before may so far be on the new primary alone: until enough of its ackers
+        // hold it, nothing is promised of them (0 proves no failover), whatever commits wait for.
+        let holders = instance.executed().map_or(0, |set| proof::holders(seen, &operation.ackers, set).count());
+        let proven = holders >= operation.acks_needed as usize;
         let record = Record {
             epoch: operation.epoch,
             primary: Some(to.clone()),
             ackers: operation.ackers.clone(),
-            acks_needed: operation.acks_needed,
+            acks_needed: if proven { operation.acks_needed } else { 0 },
             operation: None,
         };
         return Plan {
@@ -119,8 +123,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             acks_needed: operation.acks_needed,
             ackers,
             apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
-            // Chosen by proof: whatever it holds is what the cluster holds from here on.
-            proven: instance.received().cloned(),
+            proven: proof::proven_tail(seen, instance, &operation.ackers, operation.acks_needed),
         }),
     )];
     orders.extend(follow_orders(seen, operation.epoch, to, &operation.ackers));
@@ -147,10 +150,14 @@ pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeS
 }
 
 fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, acknowledges: bool) -> bool {
-    if !instance.fresh(&seen.wish) || !instance.errant.is_empty() || instance.leaving() {
+    if !instance.fresh(&seen.wish) || !instance.errant.is_empty() {
         return false;
     }
     let Some(state) = &instance.state else { return false };
+    // A leaving primary waits to be told that it has been followed; a leaving replica is let go.
+    if state.leaving && !matches!(state.role, Role::Fenced) {
+        return false;
+    }
     let wanted = Role::Replica { source: source.to_owned(), acknowledges };
     let works = || {
         state.mysqld.as_ref().is_some_and(|mysqld| {
@@ -178,21 +185,23 @@ fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, 
 /// Reconfigure: the struck acker's account is locked and its dump thread gone before the record says so, and every
 /// transaction it may have acknowledged alone is on enough of the others.
 fn striking(seen: &Observed, operation: &Operation) -> Plan {
-    let (Some(primary), Some(struck)) = (&operation.from, &operation.to) else {
-        return undo(seen, operation, "the operation names no instances".into());
+    let Some(primary) = &operation.from else {
+        return undo(seen, operation, "the operation names no primary".into());
     };
+    let struck: Vec<&Name> = seen.record.ackers.difference(&operation.ackers).collect();
+    let named = struck.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(plan) = failover::supersede(seen, operation) {
         return plan;
     }
     let Some(instance) = seen.instances.get(primary).filter(|instance| instance.fresh(&seen.wish)) else {
-        return blocked("PrimarySilent", format!("{primary} is not heard of; {struck} stays recorded"));
+        return blocked("PrimarySilent", format!("{primary} is not heard of; {named} stays recorded"));
     };
-    let Some(ordinal) = seen.ordinal_of(struck) else {
-        return undo(seen, operation, format!("{struck} is no instance of this cluster"));
-    };
+    let ordinals: BTreeSet<u32> = struck.iter().filter_map(|name| seen.ordinal_of(name)).collect();
     let locked_out = instance.state.as_ref().is_some_and(|state| {
+        // The role is persisted before it is carried out: only in force it says that they are out.
         state.promised >= operation.epoch
-            && matches!(&state.role, Role::Primary { struck, .. } if struck.contains(&ordinal))
+            && state.in_force
+            && matches!(&state.role, Role::Primary { struck, .. } if ordinals.iter().all(|ordinal| struck.contains(ordinal)))
     });
     if locked_out && let Some(executed) = instance.executed() {
         let holders = proof::holders(seen, &operation.ackers, executed).count();
@@ -204,23 +213,21 @@ fn striking(seen: &Observed, operation: &Operation) -> Plan {
                 operation: None,
                 ..seen.record.clone()
             };
-            return Plan { record: Some(record), why: format!("{struck} acknowledges no more"), ..Plan::default() };
+            return Plan { record: Some(record), why: format!("{named} acknowledges no more"), ..Plan::default() };
         }
     }
     if seen.operation_age > STRIKE_BUDGET {
-        let why = format!("the other ackers do not hold everything after {STRIKE_BUDGET:?}; {struck} stays recorded");
+        let why = format!("the other ackers do not hold everything after {STRIKE_BUDGET:?}; {named} stays recorded");
         return undo(seen, operation, why);
     }
     let mut orders = follow_orders(seen, operation.epoch, primary, &operation.ackers);
     if locked_out {
         return Plan { orders, ..Plan::default() };
     }
-    let mut locked = steady::still_struck(seen, instance);
-    if !locked.contains(&ordinal) {
-        locked.push(ordinal);
-        locked.sort_unstable();
-    }
-    let order = AcksOrder { epoch: operation.epoch, acks_needed: operation.acks_needed, struck: locked };
+    let mut locked: BTreeSet<u32> = steady::still_struck(seen, instance).into_iter().collect();
+    locked.extend(ordinals);
+    let order =
+        AcksOrder { epoch: operation.epoch, acks_needed: operation.acks_needed, struck: locked.into_iter().collect() };
     orders.push((primary.clone(), Order::Acks(order)));
     Plan { orders, ..Plan::default() }
 }

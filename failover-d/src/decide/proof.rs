@@ -28,6 +28,13 @@ pub fn holders<'a>(seen: &'a Observed, among: &'a BTreeSet<Name>, set: &'a GtidS
     })
 }
 
+/// What an instance that may hold unacknowledged transactions is allowed to open with: its executed set, once enough of
+/// the ackers hold all of it.
+pub fn proven_tail(seen: &Observed, instance: &Instance, ackers: &BTreeSet<Name>, acks_needed: u32) -> Option<GtidSet> {
+    let executed = instance.executed()?;
+    (holders(seen, ackers, executed).count() >= acks_needed as usize).then(|| executed.clone())
+}
+
 /// What a failover can stand on.
 pub enum Proof<'a> {
     /// The candidate holds every transaction that was ever acknowledged.

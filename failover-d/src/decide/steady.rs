@@ -62,9 +62,7 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
     if matches!(phase, Some(Phase::Running | Phase::Crashed)) && !instance.leaving() {
         let ackers = seen.record.ackers.iter().filter_map(|name| seen.ordinal_of(name)).collect();
         // Its own tail may be on no replica yet: it opens when enough recorded ackers hold all of it.
-        let proven = instance.executed().filter(|executed| {
-            proof::holders(seen, &seen.record.ackers, executed).count() >= seen.record.acks_needed as usize
-        });
+        let proven = proof::proven_tail(seen, instance, &seen.record.ackers, seen.record.acks_needed);
         orders.push((
             primary.clone(),
             Order::Promote(PromoteOrder {
@@ -72,7 +70,7 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
                 acks_needed: seen.record.acks_needed,
                 ackers,
                 apply_timeout_ms: REOPEN_TIMEOUT_MS,
-                proven: proven.cloned(),
+                proven,
             }),
         ));
     }
@@ -98,26 +96,34 @@ fn strike_reason(seen: &Observed, primary: &Name, name: &Name) -> Option<String>
             Phase::Crashed | Phase::Rewinding | Phase::Starting | Phase::Running | Phase::Stopping | Phase::Failed,
         )
         | None => (!instance.follows(primary, &seen.wish) && instance.unhealthy_for > STRIKE_AFTER)
-            .then(|| format!("{name} has been missing for {} s", instance.unhealthy_for.as_secs())),
+            .then(|| format!("{name} has been missing for more than {} s", STRIKE_AFTER.as_secs())),
     }
 }
 
+/// All that have to go at once, or else the first that can go alone.
 fn strike(seen: &Observed, primary: &Name) -> Option<Plan> {
-    let (name, why) = seen.record.ackers.iter().find_map(|name| Some((name, strike_reason(seen, primary, name)?)))?;
-    let mut ackers = seen.record.ackers.clone();
-    ackers.remove(name);
-    let acks_needed = acks_wanted(seen.wish.instances, ackers.len()).min(seen.record.acks_needed);
+    let due: Vec<(&Name, String)> =
+        seen.record.ackers.iter().filter_map(|name| Some((name, strike_reason(seen, primary, name)?))).collect();
+    let (_, why) = due.first()?;
+    let all: BTreeSet<&Name> = due.iter().map(|(name, _)| *name).collect();
+    let reasons = due.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
+    if let Some(plan) = strike_these(seen, primary, &all, reasons) {
+        return Some(plan);
+    }
+    due.iter().find_map(|(name, _)| strike_these(seen, primary, &BTreeSet::from([*name]), why.clone()))
+}
+
+fn strike_these(seen: &Observed, primary: &Name, struck: &BTreeSet<&Name>, why: String) -> Option<Plan> {
+    let ackers: BTreeSet<Name> = seen.record.ackers.iter().filter(|name| !struck.contains(name)).cloned().collect();
+    let acks_needed = acks_wanted(seen.wish.instances, ackers.len());
     if ackers.is_empty() && seen.wish.instances > 1 && !seen.wish.available {
-        // Without it no commit is on a second instance. Writes wait rather than lose that promise.
+        // Without them no commit is on a second instance. Writes wait rather than lose that promise.
         return None;
     }
-    let standing = ackers
-        .iter()
-        .filter(|name| {
-            seen.instances.get(*name).is_some_and(|acker| acker.follows(primary, &seen.wish) && acker.acknowledges())
-        })
-        .count();
-    if standing < acks_needed as usize {
+    let standing = ackers.iter().filter(|name| {
+        seen.instances.get(*name).is_some_and(|acker| acker.follows(primary, &seen.wish) && acker.acknowledges())
+    });
+    if standing.count() < acks_needed as usize {
         return None;
     }
     let epoch = next_epoch(seen);
@@ -126,7 +132,7 @@ fn strike(seen: &Observed, primary: &Name) -> Option<Plan> {
         kind: Kind::Reconfigure,
         epoch,
         from: Some(primary.clone()),
-        to: Some(name.clone()),
+        to: struck.first().map(|name| (*name).clone()),
         phase: OperationPhase::Striking,
         ackers,
         acks_needed,
@@ -135,7 +141,7 @@ fn strike(seen: &Observed, primary: &Name) -> Option<Plan> {
     let mut plan = claim(seen, operation, why);
     if let Some(record) = &mut plan.record {
         // Recording fewer than the primary waits for is always safe, and has to come before it waits for fewer.
-        record.acks_needed = acks_needed;
+        record.acks_needed = record.acks_needed.min(acks_needed);
     }
     Some(plan)
 }
@@ -177,9 +183,9 @@ fn grow(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan> {
     Some(Plan { record: Some(record), why, ..Plan::default() })
 }
 
-/// Acknowledgements that the primary waits for now, by its own account.
+/// Acknowledgements that the primary waits for now, by its own account. (The role is persisted before it is in force.)
 fn actual_acks(instance: &Instance) -> Option<u32> {
-    match &instance.state.as_ref()?.role {
+    match &instance.state.as_ref().filter(|state| state.in_force)?.role {
         Role::Primary { acks_needed, .. } => Some(*acks_needed),
         Role::None | Role::Fenced | Role::Replica { .. } => None,
     }
@@ -238,9 +244,11 @@ fn acks_order(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(N
         });
         able.count() >= wanted as usize
     };
-    let acks_needed = if raised { wanted } else { seen.record.acks_needed };
+    // Never fewer than what is wanted once it is so many: a record that lags behind (just after a failover) is no
+    // reason to wait for fewer.
+    let acks_needed = if raised || *actual > wanted { wanted } else { (*actual).max(seen.record.acks_needed) };
     let locked = still_struck(seen, instance);
-    let settled = *actual == acks_needed && *struck == locked && state.promised >= seen.record.epoch;
+    let settled = state.in_force && *actual == acks_needed && *struck == locked && state.promised >= seen.record.epoch;
     (!settled)
         .then(|| (primary.clone(), Order::Acks(AcksOrder { epoch: seen.record.epoch, acks_needed, struck: locked })))
 }

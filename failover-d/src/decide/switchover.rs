@@ -84,7 +84,7 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
         from: Some(primary.clone()),
         to: Some(to.clone()),
         phase: OperationPhase::Demoting,
-        acks_needed: acks_wanted(seen.wish.instances, ackers.len()).min(seen.record.acks_needed),
+        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
         ackers,
         reason: why.clone(),
     };

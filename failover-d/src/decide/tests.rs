@@ -190,7 +190,7 @@ fn scaling_down_lowers_the_count_then_strikes_with_proof() {
     recorded(&mut seen, &plan);
     let plan = decide(&seen);
     assert!(plan.orders.iter().any(|(name, order)| name == "c-0"
-        && matches!(order, Order::Acks(order) if order.struck == [3] && order.acks_needed == 1)));
+        && matches!(order, Order::Acks(order) if order.struck == [3, 4] && order.acks_needed == 1)));
     assert!(
         plan.orders
             .iter()
@@ -198,19 +198,68 @@ fn scaling_down_lowers_the_count_then_strikes_with_proof() {
     );
     set(&mut seen, "c-0", |state| {
         state.promised = 2;
-        state.role = Role::Primary { acks_needed: 1, struck: vec![3] };
+        state.role = Role::Primary { acks_needed: 1, struck: vec![3, 4] };
     });
-    for name in ["c-1", "c-2", "c-4"] {
+    for name in ["c-1", "c-2"] {
         executed(&mut seen, name, &format!("{U0}:1-8"));
     }
-    assert_eq!(decide(&seen).record, None, "c-3 may hold the only acknowledged copy of 9");
-    executed(&mut seen, "c-4", &format!("{U0}:1-9"));
+    assert_eq!(decide(&seen).record, None, "c-3 and c-4 may hold the only acknowledged copies of 9");
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    set(&mut seen, "c-0", |state| state.in_force = false);
+    assert_eq!(decide(&seen).record, None, "the lock is persisted and not in force yet");
+    set(&mut seen, "c-0", |state| state.in_force = true);
+    let record = decide(&seen).record.unwrap();
+    assert_eq!((record.epoch, record.ackers.len(), record.acks_needed, record.operation), (2, 2, 1, None));
+}
+
+#[test]
+fn new_primary_promises_no_proof_before_its_ackers_hold_what_it_holds() {
+    let mut seen = healthy(3);
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    executed(&mut seen, "c-1", &format!("{U0}:1-8"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
     let plan = decide(&seen);
-    let record = plan.record.clone().unwrap();
-    assert_eq!((record.epoch, record.ackers.len(), record.operation), (2, 3, None));
     recorded(&mut seen, &plan);
+    answer(&mut seen, "c-1", 2);
+    answer(&mut seen, "c-2", 2);
     let plan = decide(&seen);
-    assert_eq!(claimed(&plan).to.as_deref(), Some("c-4"));
+    recorded(&mut seen, &plan);
+    let mut state = super::fixture::primary("c-2", 1);
+    state.promised = 2;
+    seen.instances.insert("c-2".into(), heard(state));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((seen.record.primary.as_deref(), seen.record.acks_needed), (Some("c-2"), 0));
+    let mut state = replica("c-1", "c-2");
+    state.promised = 2;
+    seen.instances.insert("c-1".into(), heard(state));
+    executed(&mut seen, "c-1", &format!("{U0}:1-8"));
+    let mut dead = seen.clone();
+    dead.instances.get_mut("c-2").unwrap().refused = true;
+    assert_eq!(decide(&dead).blocked.unwrap().reason, "QuorumNotProvable", "9 is on c-2 alone");
+    let plan = decide(&seen);
+    assert!(plan.record.is_none() && plan.orders.iter().all(|(_, order)| !matches!(order, Order::Acks(_))), "{plan:?}");
+    executed(&mut seen, "c-1", &format!("{U0}:1-9"));
+    assert_eq!(decide(&seen).record.unwrap().acks_needed, 1);
+}
+
+#[test]
+fn ackers_that_are_down_after_an_unclean_stop_are_fenced_too() {
+    let mut seen = healthy(3);
+    let gone = seen.instances.get_mut("c-0").unwrap();
+    gone.reachable = false;
+    gone.state = None;
+    for name in ["c-1", "c-2"] {
+        set(&mut seen, name, |state| {
+            state.phase = Phase::Crashed;
+            state.mysqld = None;
+        });
+    }
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).kind, Kind::Failover);
+    recorded(&mut seen, &plan);
+    assert_eq!(decide(&seen).orders.iter().filter(|(_, order)| matches!(order, Order::Fence(_))).count(), 2);
 }
 
 #[test]
@@ -239,6 +288,8 @@ fn last_acker_of_a_lossless_cluster_is_never_struck() {
     assert_eq!(decide(&seen).record, None);
     seen.wish.available = true;
     assert_eq!(claimed(&decide(&seen)).kind, Kind::Reconfigure);
+    seen.record.ackers.insert("c-2".into());
+    assert!(claimed(&decide(&seen)).ackers.is_empty(), "both are lost at once");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where MySQL is, and how its programs run on a host with other libraries.
 //!
 //! ```text
-//! $PELORUS_MYSQL_ROOT, or the newest ${PELORUS_CACHE:-$HOME/.cache/pelorus}/mysql-root-*
+//! $PELORUS_MYSQL_ROOT, or the newest ${PELORUS_CACHE:-$HOME/.cache/pelorus}/mysql-*/root
 //! <cache>/testkit/<digest of root>/bin/mysqld      wrapper: exec <root's loader> --library-path .. <root>/usr/sbin/mysqld
 //! <cache>/testkit/<digest of root>/data            initialised data directory, copied for each server
 //! ```

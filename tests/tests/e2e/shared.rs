@@ -138,12 +138,22 @@ async fn plaintext_is_refused_on_the_classic_port_for_every_account() -> Result<
 #[tokio::test]
 async fn plaintext_is_refused_on_the_x_protocol_port() -> Result<()> {
     shared::run(async |cluster| {
+        let (authorities, admin) = (cluster.authorities().await?, cluster.admin().await?);
+        let (user, password) = (admin.user.as_str(), admin.password.expose());
         for pod in cluster.pods().await?.into_keys() {
-            let mut session = xprotocol::connect(&cluster.pod_ip(&pod).await?, names::PORT_MYSQLX).await?;
-            // A server that hangs up refuses, too.
-            if let Ok(answer) = session.begin_mysql41().await {
-                ensure!(answer.is_error(), "{pod} began a login without TLS: {answer:?}");
-            }
+            let ip = cluster.pod_ip(&pod).await?;
+            let host = names::instance_host(&cluster.namespace, &cluster.name, &pod);
+            let connect = async || xprotocol::connect(&ip, names::PORT_MYSQLX).await;
+            // A login over TLS puts the account into the server's cache, from where a login without a password's
+            // transmission works: over TLS, as is shown, and so nothing but the missing TLS is refused after that.
+            let answer = connect().await?.secure(&authorities, &host).await?.authenticate_plain(user, password).await?;
+            ensure!(answer.is_authenticated(), "{pod} over TLS: {}", answer.text());
+            let answer = connect().await?.secure(&authorities, &host).await?.authenticate_memory(user, password).await?;
+            ensure!(answer.is_authenticated(), "{pod} over TLS, from the cache: {}", answer.text());
+            let refused = connect().await?.authenticate_plain(user, password).await?;
+            ensure!(refused.is_error(), "{pod} took a password without TLS");
+            let refused = connect().await?.authenticate_memory(user, password).await?;
+            ensure!(refused.is_error(), "{pod} let in without TLS");
         }
         Ok(())
     })

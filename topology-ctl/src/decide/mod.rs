@@ -70,6 +70,11 @@ impl Member {
         })
     }
 
+    /// Whether its pod was made from the template with this digest, and stays.
+    pub fn has_template(&self, digest: &str) -> bool {
+        self.pod.as_ref().is_some_and(|pod| !pod.deleting && pod.template.as_deref() == Some(digest))
+    }
+
     fn is_phase(&self, phase: Phase) -> bool {
         self.state.as_ref().is_some_and(|state| state.phase == phase)
     }
@@ -88,6 +93,8 @@ pub struct Pod {
     pub deleting: bool,
     /// Not placed on a node, or its containers have not started yet.
     pub pending: bool,
+    /// Made just now: its claim may not have been seen yet.
+    pub young: bool,
     /// Why it cannot start (image, crash loop, no node), for people.
     pub stuck: Option<String>,
 }

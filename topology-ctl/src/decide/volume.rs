@@ -27,8 +27,9 @@ pub fn replace(record: &Record, members: &[Member]) -> Vec<Replace> {
             let pod = member.pod.as_ref().filter(|pod| pod.pending && !pod.deleting)?;
             let claim = match member.volume {
                 Volume::Lost => true,
-                Volume::Missing => false,
-                Volume::Pending | Volume::Deleting | Volume::Bound => return None,
+                // Claims and pods are listed side by side: that of a new pod may be missing in the older list.
+                Volume::Missing if !pod.young => false,
+                Volume::Missing | Volume::Pending | Volume::Deleting | Volume::Bound => return None,
             };
             Some(Replace { instance: member.name.clone(), pod_uid: pod.uid.clone(), claim })
         })
@@ -63,6 +64,16 @@ mod tests {
                 expected.map(|claim| Replace { instance: name(2), pod_uid: "u2".into(), claim }).into_iter().collect();
             assert_eq!(plan, expected, "{volume:?} {pending}");
         }
+    }
+
+    #[test]
+    fn a_new_pod_whose_claim_was_not_seen_yet_is_left_alone() {
+        let mut new = member(2);
+        new.state = None;
+        new.volume = Volume::Missing;
+        let pod = new.pod.as_mut().unwrap();
+        (pod.pending, pod.young) = (true, true);
+        assert_eq!(replace(&record(3), &[new]), []);
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Pass<'_> {
         self.replace_volumes(observed).await?;
         let settled = self.roll_out(observed, converged, replicas).await?;
         if let Some(converged) = converged {
-            self.confirm_settings(observed, &expected, &converged.settings).await;
+            self.confirm_settings(observed, &expected, converged).await;
         }
         let all_ready = expected.iter().all(|member| member.pod.as_ref().is_some_and(|pod| pod.ready && !pod.deleting));
         let leftover = observed.members.iter().any(|member| member.ordinal >= replicas && member.pod.is_some());
@@ -190,7 +190,8 @@ impl Pass<'_> {
     }
 
     /// Sees to it that the accepted settings are in force on every running instance; each incarnation is asked once.
-    async fn confirm_settings(&mut self, observed: &Observed, expected: &[&Member], wanted: &Settings) {
+    async fn confirm_settings(&mut self, observed: &Observed, expected: &[&Member], converged: &Converged) {
+        let wanted = &converged.settings;
         if self.findings.iter().any(|finding| finding.type_ == CONFIG_APPLIED) {
             return;
         }
@@ -211,6 +212,11 @@ impl Pass<'_> {
             match self.bring_into_force(observed, &member.name, wanted).await {
                 Ok(answer) => match judge(&answer) {
                     Verdict::InForce => {
+                        self.memory.confirmed.insert(member.name.clone(), confirmed);
+                    }
+                    // It was made after the change was accepted: what mysqld then reports differently (an option without
+                    // a variable, a value that it rounded) no restart would change.
+                    Verdict::Restart(_) if member.has_template(&converged.template) => {
                         self.memory.confirmed.insert(member.name.clone(), confirmed);
                     }
                     Verdict::Restart(keys) => restart.push(format!("{} ({keys})", member.name)),
