@@ -81,7 +81,6 @@ struct Loop {
     updates: mpsc::Sender<Update>,
     routes: watch::Sender<Desired>,
     reports: watch::Sender<(MySQLCluster, Report)>,
-    operation_seen: Option<(String, Instant)>,
     was_ready: Option<bool>,
     last_blocked: Option<String>,
 }
@@ -111,7 +110,6 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
             updates,
             routes,
             reports,
-            operation_seen: None,
             was_ready: None,
             last_blocked: None,
         };
@@ -261,6 +259,7 @@ impl Loop {
             silent_after: SILENT_AFTER,
             max_changes: spec.failover.max_changes as usize,
             hands_off,
+            hibernated: spec.hibernated && hands_off == Some("spec.hibernated"),
         }
     }
 
@@ -278,7 +277,7 @@ impl Loop {
                 self.give(name, order.clone());
             }
             let Some(next) = plan.record.clone() else { return };
-            if !self.write(&recorded, &next, &plan).await {
+            if !self.write(&recorded, &next, &plan, seen.operation_age).await {
                 return;
             }
         }
@@ -339,7 +338,8 @@ impl Loop {
         {
             warn!(reason = blocked.reason, message = blocked.message, "blocked");
             if blocked.reason != "HandsOff" {
-                self.publish("failover.refused", json!({"reason": blocked.reason, "message": blocked.message}));
+                let data = json!({"reason": blocked.reason, "message": blocked.message});
+                self.tell("failover.refused", EventType::Warning, blocked.reason, &blocked.message, data);
             }
         }
         self.last_blocked = blocked;
@@ -356,12 +356,12 @@ impl Loop {
     }
 
     /// Writes a record. `true`: it stands, and the object at hand is the new one.
-    async fn write(&mut self, before: &Record, next: &Record, plan: &Plan) -> bool {
+    async fn write(&mut self, before: &Record, next: &Record, plan: &Plan, elapsed: Duration) -> bool {
         let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
         match record::write(&api, &self.cluster, next, &self.context.holder).await {
             Ok(written) => {
                 self.take(written);
-                self.recorded(before, next, plan);
+                self.recorded(before, next, plan, elapsed);
                 true
             }
             Err(record::Error::Conflict) => {
@@ -383,20 +383,14 @@ impl Loop {
     }
 
     /// Tells of a change of the record that we wrote.
-    fn recorded(&mut self, before: &Record, next: &Record, plan: &Plan) {
+    fn recorded(&mut self, before: &Record, next: &Record, plan: &Plan, elapsed: Duration) {
         let now = Instant::now();
-        let elapsed = |seen: &Option<(String, Instant)>, id: &str| {
-            seen.as_ref()
-                .filter(|(known, _)| known == id)
-                .map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
-        };
         if plan.undone {
             self.memory.undone(now);
         }
         if let Some(operation) = &next.operation
             && before.operation.as_ref().is_none_or(|known| known.id != operation.id)
         {
-            self.operation_seen = Some((operation.id.clone(), now));
             info!(
                 operation = operation.id,
                 epoch = operation.epoch,
@@ -425,7 +419,6 @@ impl Loop {
             info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");
             return;
         }
-        let elapsed = elapsed(&self.operation_seen, &operation.id);
         let seconds = elapsed.as_secs_f64();
         let kind = match operation.kind {
             Kind::Bootstrap => "bootstrap",

@@ -46,7 +46,7 @@ async fn run() -> anyhow::Result<()> {
     let config: config::Config = common::config::load(daemon::FAILOVER_D)?;
     let mut registry = http::registry(daemon::FAILOVER_D);
     let metrics = metrics::Metrics::register(&mut registry);
-    let events = Events::start(config.events(), daemon::FAILOVER_D);
+    let events = Events::start(config.nats.clone(), daemon::FAILOVER_D);
     let client = client().await?;
     let holder: Arc<str> = std::env::var("POD_NAME").unwrap_or_else(|_| daemon::FAILOVER_D.into()).into();
     let reporter = Reporter { controller: "pelorus/failover-d".into(), instance: Some(holder.to_string()) };

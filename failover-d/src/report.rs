@@ -255,6 +255,7 @@ fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
     let mut status = json!({
         "ready": report.ready,
         "reason": report.reason,
+        "observedGeneration": report.generation,
         "instances": report.instances,
         "conditions": conditions,
     });

@@ -110,7 +110,8 @@ fn all() -> Vec<Own> {
 pub fn statements(password: impl Fn(&str) -> Result<Password>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for own in all() {
-        let account = Account::new(own.name.as_str(), own.host).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let account =
+            Account::new(own.name.as_str(), own.host).map_err(|error| Error::Unexpected(error.to_string()))?;
         let quoted = account.quoted();
         let secret = password(&own.name)?;
         if secret.expose().is_empty() {
@@ -157,8 +158,18 @@ mod tests {
     #[test]
     fn the_owner_cannot_break_what_pelorus_keeps() {
         for privilege in [
-            "SHUTDOWN", "RELOAD", "SUPER", "FILE", "BINLOG_ADMIN", "SYSTEM_VARIABLES_ADMIN", "SESSION_VARIABLES_ADMIN",
-            "REPLICATION_SLAVE_ADMIN", "CONNECTION_ADMIN", "SYSTEM_USER", "CLONE_ADMIN", "REPLICATION SLAVE",
+            "SHUTDOWN",
+            "RELOAD",
+            "SUPER",
+            "FILE",
+            "BINLOG_ADMIN",
+            "SYSTEM_VARIABLES_ADMIN",
+            "SESSION_VARIABLES_ADMIN",
+            "REPLICATION_SLAVE_ADMIN",
+            "CONNECTION_ADMIN",
+            "SYSTEM_USER",
+            "CLONE_ADMIN",
+            "REPLICATION SLAVE",
         ] {
             assert!(!OWNER.split(", ").any(|held| held.trim() == privilege), "{privilege}");
         }
@@ -169,7 +180,10 @@ mod tests {
         let all = statements(|name| Ok(Password::new(format!("secret of {name}'s")))).unwrap();
         let made: Vec<_> = all.iter().filter(|sql| sql.starts_with("CREATE USER")).collect();
         assert_eq!(made.len(), 16);
-        assert!(made.iter().all(|sql| sql.contains("REQUIRE SSL") || sql.contains("`localhost`") || sql.contains("'localhost'")));
+        assert!(
+            made.iter()
+                .all(|sql| sql.contains("REQUIRE SSL") || sql.contains("`localhost`") || sql.contains("'localhost'"))
+        );
         assert!(all.last().unwrap().starts_with("DROP USER"));
     }
 

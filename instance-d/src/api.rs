@@ -17,8 +17,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use common::instance::{
-    AcksOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT, InitialiseOrder, PromoteOrder,
-    Refusal, RefusalCode,
+    AcksOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT, InitialiseOrder,
+    PromoteOrder, Refusal, RefusalCode,
 };
 use common::names::daemon::{FAILOVER_D, TOPOLOGY_CTL};
 use common::tls;
@@ -64,7 +64,10 @@ pub fn router(instance: Arc<Instance>) -> Router {
         .route("/v1/clone", post(clone))
         .route("/v1/config/check", post(check_config))
         .route("/v1/config/apply", post(apply_config))
-        .route("/v1/fence", post(|state: Shared, request: Request| role_order::<FenceOrder>(state, request, RoleOrder::Fence)))
+        .route(
+            "/v1/fence",
+            post(|state: Shared, request: Request| role_order::<FenceOrder>(state, request, RoleOrder::Fence)),
+        )
         .route(
             "/v1/follow",
             post(|state: Shared, request: Request| role_order::<FollowOrder>(state, request, RoleOrder::Follow)),
@@ -73,7 +76,10 @@ pub fn router(instance: Arc<Instance>) -> Router {
             "/v1/promote",
             post(|state: Shared, request: Request| role_order::<PromoteOrder>(state, request, RoleOrder::Promote)),
         )
-        .route("/v1/acks", post(|state: Shared, request: Request| role_order::<AcksOrder>(state, request, RoleOrder::Acks)))
+        .route(
+            "/v1/acks",
+            post(|state: Shared, request: Request| role_order::<AcksOrder>(state, request, RoleOrder::Acks)),
+        )
         .route(
             "/v1/demote",
             post(|state: Shared, request: Request| role_order::<DemoteOrder>(state, request, RoleOrder::Demote)),

@@ -3,8 +3,8 @@
 //! In a pod everything has its fixed place ([`common::names`]) and the environment only says which pod it is. Tests run
 //! several instances on one host and move places, ports and addresses by environment variables.
 
-use std::os::unix::fs::MetadataExt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -81,7 +81,8 @@ impl Volume {
     /// Makes everything in the volume durable, then says that the data directory is complete.
     pub fn finish_provisioning(&self, provisioned: &Provisioned) -> Result<()> {
         let volume = File::open(&self.root).map_err(Error::file("open", &self.root))?;
-        nix::unistd::syncfs(&volume).map_err(|errno| Error::file("sync the file system of", &self.root)(errno.into()))?;
+        nix::unistd::syncfs(&volume)
+            .map_err(|errno| Error::file("sync the file system of", &self.root)(errno.into()))?;
         self.write_json("provisioned.json", provisioned)
     }
 
@@ -160,9 +161,9 @@ impl Volume {
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| Error::Json { path: path.to_owned(), source }),
+        Ok(text) => {
+            serde_json::from_slice(&text).map(Some).map_err(|source| Error::Json { path: path.to_owned(), source })
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::file("read", path)(error)),
     }
@@ -192,7 +193,8 @@ pub fn install(path: &Path) -> Result<()> {
     let own = std::env::current_exe().map_err(Error::file("find", "/proc/self/exe"))?;
     let temporary = path.with_extension("new");
     fs::copy(&own, &temporary).map_err(Error::file("copy to", &temporary))?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)).map_err(Error::file("set mode of", &temporary))?;
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755))
+        .map_err(Error::file("set mode of", &temporary))?;
     fs::rename(&temporary, path).map_err(Error::file("rename to", path))
 }
 

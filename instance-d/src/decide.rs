@@ -92,7 +92,9 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
     }
     let agrees = match (ask.kind, standing.role) {
         // Nothing contradictory was obeyed in this epoch yet, or an election is continued.
-        (OrderKind::Fence | OrderKind::Demote | OrderKind::Follow | OrderKind::Promote, Role::None | Role::Fenced) => true,
+        (OrderKind::Fence | OrderKind::Demote | OrderKind::Follow | OrderKind::Promote, Role::None | Role::Fenced) => {
+            true
+        }
         (OrderKind::Follow, Role::Replica { source, .. }) => {
             matches!(&ask.role, Role::Replica { source: asked, .. } if asked == source)
         }
@@ -113,7 +115,12 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
     } else {
         refuse(
             RefusalCode::Conflict,
-            format!("{} contradicts what was obeyed in epoch {}: {}", ask.kind.name(), ask.epoch, describe(standing.role)),
+            format!(
+                "{} contradicts what was obeyed in epoch {}: {}",
+                ask.kind.name(),
+                ask.epoch,
+                describe(standing.role)
+            ),
         )
     }
 }
@@ -144,7 +151,14 @@ mod tests {
         Role::Primary { acks_needed, struck: Vec::new() }
     }
 
-    fn outcome(epoch: u64, role: &Role, order: Option<OrderKind>, kind: OrderKind, asked: u64, result: Role) -> Option<RefusalCode> {
+    fn outcome(
+        epoch: u64,
+        role: &Role,
+        order: Option<OrderKind>,
+        kind: OrderKind,
+        asked: u64,
+        result: Role,
+    ) -> Option<RefusalCode> {
         let standing = Standing { name: "db-0", epoch, role, order };
         match accept(&standing, &Ask { kind, epoch: asked, role: result }) {
             Verdict::Obey => None,
@@ -207,10 +221,7 @@ mod tests {
     #[test]
     fn acks_is_for_primaries_whatever_the_epoch() {
         assert_eq!(outcome(5, &primary(1), None, OrderKind::Acks, 6, primary(2)), None);
-        assert_eq!(
-            outcome(5, &Role::Fenced, None, OrderKind::Acks, 6, primary(2)),
-            Some(RefusalCode::Conflict)
-        );
+        assert_eq!(outcome(5, &Role::Fenced, None, OrderKind::Acks, 6, primary(2)), Some(RefusalCode::Conflict));
     }
 
     #[test]

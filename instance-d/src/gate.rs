@@ -36,9 +36,7 @@ impl Gate {
     /// # Errors
     /// The order inside does not finish.
     pub async fn enter(&self, overtaking: bool, can_be_overtaken: bool) -> Result<Pass> {
-        if overtaking
-            && let Some(inside) = self.inside.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-        {
+        if overtaking && let Some(inside) = self.inside.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             inside.cancel();
         }
         let busy = tokio::time::timeout(WAIT, Arc::clone(&self.busy).lock_owned())

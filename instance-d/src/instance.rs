@@ -369,7 +369,10 @@ impl Instance {
             self.metrics.kills.inc();
             child.kill();
             let bound = Duration::from_secs(10);
-            child.exited_within(bound).await.ok_or(Error::Slow { what: "the end of mysqld after SIGKILL", after: bound })?;
+            child
+                .exited_within(bound)
+                .await
+                .ok_or(Error::Slow { what: "the end of mysqld after SIGKILL", after: bound })?;
             self.ended(&child);
         }
         Ok(())
@@ -390,7 +393,9 @@ fn clear_run_dir(dir: &Path) -> Result<()> {
     for name in ["mysqld.sock", "mysqld.sock.lock", "mysqlx.sock", "mysqlx.sock.lock", "mysqld.pid"] {
         let path = dir.join(name);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", path)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", path)(error));
+            }
             Ok(()) | Err(_) => {}
         }
     }

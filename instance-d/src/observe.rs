@@ -90,8 +90,7 @@ fn parse_set(text: &str) -> Result<GtidSet> {
 /// # Errors
 /// A query that failed, or was not answered in time.
 pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<MysqldState> {
-    type Channel =
-        (String, String, String, u32, String, Option<i64>, String, Option<i64>, Option<String>);
+    type Channel = (String, String, String, u32, String, Option<i64>, String, Option<i64>, Option<String>);
     let channel: Option<Channel> = session.first(CHANNEL, QUERY).await?;
     type Variables = (String, String, bool, bool, bool, String, String, bool, u32);
     let variables: Option<Variables> = session.first(VARIABLES, QUERY).await?;
@@ -179,9 +178,13 @@ async fn source_state(
     })
 }
 
-/// Takes an observation in as the newest.
-pub fn publish(instance: &Instance, state: MysqldState) {
-    let observed_at = Instant::now();
+/// Takes an observation in, unless one that began later is known: what was asked before an order was carried out must
+/// not hide what was seen after it.
+pub fn publish(instance: &Instance, state: MysqldState, begun: Instant) {
+    let observed_at = begun;
+    if instance.look(|facts| facts.mysqld.as_ref().is_some_and(|(_, known)| *known > begun)) {
+        return;
+    }
     let differs = instance
         .look(|facts| facts.mysqld.as_ref().is_none_or(|(before, _)| without_ages(before) != without_ages(&state)));
     if differs {
@@ -218,6 +221,7 @@ pub async fn observe(instance: Arc<Instance>) {
             continue;
         };
         let held = session.take().filter(|(pid, held)| *pid == child.pid() && !held.is_closed());
+        let begun = Instant::now();
         let seen = async {
             let mut held = match held {
                 Some((_, held)) => held,
@@ -229,7 +233,7 @@ pub async fn observe(instance: Arc<Instance>) {
         match seen.await {
             // An observation that began before mysqld ended must not bring it back.
             Ok((state, held)) if !child.has_exited() => {
-                publish(&instance, state);
+                publish(&instance, state, begun);
                 session = Some((child.pid(), held));
             }
             Ok(_) => {}

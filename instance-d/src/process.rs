@@ -48,9 +48,8 @@ impl Mysqld {
         if supervised {
             command.env("MYSQLD_PARENT_PID", std::process::id().to_string());
         }
-        let mut child = command
-            .spawn()
-            .map_err(|source| Error::Spawn { program: program.display().to_string(), source })?;
+        let mut child =
+            command.spawn().map_err(|source| Error::Spawn { program: program.display().to_string(), source })?;
         let pid = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
@@ -136,11 +135,11 @@ async fn wait(mut child: Child, mut outputs: JoinSet<()>, exit: watch::Sender<Op
         }
     };
     // Its last words are in the pipes; they explain an error, and must not delay the news of a death.
-    let drained = async { while outputs.join_next().await.is_some() {} };
-    if status.code().is_some_and(|code| code != 0)
-        && tokio::time::timeout(LAST_WORDS, drained).await.is_err()
-    {
-        tracing::debug!("mysqld's output goes on after its end");
+    if status.code().is_some_and(|code| code != 0) {
+        let drained = async { while outputs.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_WORDS, drained).await.is_err() {
+            tracing::debug!("mysqld's output goes on after its end");
+        }
     }
     exit.send_replace(Some(status));
     outputs.detach_all();

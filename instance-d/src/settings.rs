@@ -318,7 +318,8 @@ mod tests {
 
     #[test]
     fn comments_and_escapes_are_quoted() {
-        let text = rendered(&[("init_connect", "SET @a='x' # y"), ("sql_mode", ""), ("ft_stopword_file", "a\\b")]).unwrap();
+        let text =
+            rendered(&[("init_connect", "SET @a='x' # y"), ("sql_mode", ""), ("ft_stopword_file", "a\\b")]).unwrap();
         assert!(text.contains("init_connect=\"SET @a='x' # y\"\n"));
         assert!(text.contains("ft_stopword_file=\"a\\\\b\"\n"));
     }
@@ -334,7 +335,9 @@ mod tests {
 
     #[test]
     fn values_compare_by_meaning() {
-        for (left, right) in [("128M", "134217728"), ("on", "1"), ("OFF", "0"), ("2", "2.000000"), ("READ-COMMITTED", "read-committed")] {
+        for (left, right) in
+            [("128M", "134217728"), ("on", "1"), ("OFF", "0"), ("2", "2.000000"), ("READ-COMMITTED", "read-committed")]
+        {
             assert_eq!(canonical(left), canonical(right), "{left} {right}");
         }
         assert_ne!(canonical("128M"), canonical("128K"));

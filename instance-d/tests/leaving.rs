@@ -14,7 +14,8 @@ async fn sigterm_of_a_primary_with_waiters_answers_nobody() {
     let mut scene = Scene::cluster(2, 1).await;
     let mut admin = scene.make_table(0).await;
     scene.power_off(1);
-    let waiter = tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
+    let waiter =
+        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
     scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
     scene.terminate(0);
     scene.until(0, "leaving", |state| state.leaving).await;

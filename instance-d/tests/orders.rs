@@ -50,7 +50,8 @@ async fn a_fence_stops_the_receiver_and_answers_with_what_was_received() {
     let mut admin = scene.admin(1).await;
     admin.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
     scene.until_value(0, "SELECT COUNT(*) FROM t.`rows`", "2").await;
-    let state = scene.until(1, "without its old channel", |state| state.mysqld.as_ref().unwrap().replication.is_none()).await;
+    let state =
+        scene.until(1, "without its old channel", |state| state.mysqld.as_ref().unwrap().replication.is_none()).await;
     assert!(matches!(state.role, Role::Primary { acks_needed: 0, .. }));
 }
 
@@ -97,10 +98,16 @@ async fn demotion_without_ackers_never_answers_ok() {
     let mut scene = Scene::cluster(2, 1).await;
     let mut admin = scene.make_table(0).await;
     scene.power_off(1);
-    let waiter = tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
-    let state = scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
+    let waiter =
+        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
+    let state =
+        scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
     assert!(state.in_force);
-    scene.until(0, "waiting longer", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.oldest_wait_ms > 1200)).await;
+    scene
+        .until(0, "waiting longer", |state| {
+            state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.oldest_wait_ms > 1200)
+        })
+        .await;
 
     // A switchover gives up: writes go on.
     let answer = scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 700, kill: false }, CALL).await;
@@ -127,7 +134,8 @@ async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
     let mut scene = Scene::cluster(2, 1).await;
     let mut admin = scene.make_table(0).await;
     scene.power_off(1);
-    let waiter = tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
+    let waiter =
+        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
     scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
     scene.power_off(0);
     assert!(waiter.await.unwrap().is_err());
@@ -153,7 +161,11 @@ async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
     });
     let received = acker.await.mysqld.unwrap().received;
     let order = common::instance::PromoteOrder {
-        epoch: 2, acks_needed: 1, ackers: vec![1], apply_timeout_ms: 1000, proven: Some(received),
+        epoch: 2,
+        acks_needed: 1,
+        ackers: vec![1],
+        apply_timeout_ms: 1000,
+        proven: Some(received),
     };
     let state = scene.failover(0).promote(&order, CALL).await.unwrap();
     assert!(state.in_force && !state.tail_unproven);
@@ -168,7 +180,12 @@ async fn errant_transactions_are_named_and_not_followed() {
     let mut local = scene.local(1).await;
     let foreign = "11111111-2222-3333-4444-555555555555:1";
     scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
-    for sql in [format!("SET SESSION gtid_next='{foreign}'"), "BEGIN".into(), "COMMIT".into(), "SET SESSION gtid_next=AUTOMATIC".into()] {
+    for sql in [
+        format!("SET SESSION gtid_next='{foreign}'"),
+        "BEGIN".into(),
+        "COMMIT".into(),
+        "SET SESSION gtid_next=AUTOMATIC".into(),
+    ] {
         local.exec(&sql, SHORT).await.unwrap();
     }
     let (code, message) = refused(scene.follow(1, 2, 0, true).await);
@@ -181,7 +198,9 @@ async fn errant_transactions_are_named_and_not_followed() {
     // Its data can be condemned by name, and rebuilt.
     assert_eq!(refused(scene.clone_from(1, 0, None).await).0, RefusalCode::HoldsData);
     scene.clone_from(1, 0, state.data_id).await.unwrap();
-    scene.until(1, "rebuilt", |state| state.phase == Phase::Running && state.data_id.is_some() && state.mysqld.is_some()).await;
+    scene
+        .until(1, "rebuilt", |state| state.phase == Phase::Running && state.data_id.is_some() && state.mysqld.is_some())
+        .await;
     scene.follow(1, 2, 0, true).await.unwrap();
     scene.until_connected(1).await;
 }

@@ -54,7 +54,9 @@ async fn a_failed_clone_leaves_an_empty_instance_that_says_why() {
 }
 
 fn request(settings: &[(&str, &str)]) -> ConfigRequest {
-    ConfigRequest { settings: settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect::<BTreeMap<_, _>>() }
+    ConfigRequest {
+        settings: settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect::<BTreeMap<_, _>>(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +85,10 @@ async fn settings_are_judged_by_mysqld_and_dynamic_ones_are_set() {
     assert_eq!(scene.value(0, "SELECT @@max_connections").await, "77");
 
     let bad = request(&[
-        ("no_such_thing", "1"), ("max_connections", "9999999"), ("sync_binlog", "0"), ("sort_buffer_size", "1M"),
+        ("no_such_thing", "1"),
+        ("max_connections", "9999999"),
+        ("sync_binlog", "0"),
+        ("sort_buffer_size", "1M"),
         ("event_scheduler", "SOMETIMES"),
     ]);
     let answer = api.apply_config(&bad, CALL).await.unwrap();
@@ -97,7 +102,11 @@ async fn settings_are_judged_by_mysqld_and_dynamic_ones_are_set() {
     assert!(reason("max_connections").contains("adjusted"));
     assert!(reason("sync_binlog").contains("acknowledged write"));
     assert!(reason("event_scheduler").contains("event_scheduler") || reason("event_scheduler").contains("SOMETIMES"));
-    assert_eq!(answer.settings["sort_buffer_size"], SettingVerdict::Dynamic, "nothing is set when the whole is refused");
+    assert_eq!(
+        answer.settings["sort_buffer_size"],
+        SettingVerdict::Dynamic,
+        "nothing is set when the whole is refused"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,9 +162,16 @@ async fn the_owner_owns_the_data_and_cannot_break_the_cluster() {
     ] {
         assert!(admin.exec(refused, SQL).await.is_err(), "{refused} must be refused");
     }
-    let ids: Vec<(u64,)> = scene.local(0).await
-        .rows("SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_USER='pelorus_local'", SQL).await.unwrap();
-    assert!(admin.exec(&format!("KILL {}", ids[0].0), SQL).await.is_err(), "KILL of instance-d's session must be refused");
+    let ids: Vec<(u64,)> = scene
+        .local(0)
+        .await
+        .rows("SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_USER='pelorus_local'", SQL)
+        .await
+        .unwrap();
+    assert!(
+        admin.exec(&format!("KILL {}", ids[0].0), SQL).await.is_err(),
+        "KILL of instance-d's session must be refused"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +182,18 @@ async fn everything_is_encrypted_and_certificates_are_reloaded() {
     let mysql = testkit::program("mysql");
     let address = scene.address(0).to_string();
     let plain = std::process::Command::new(mysql)
-        .args(["--no-defaults", "-h", &address, "-P", &PORT.to_string(), "-u", "admin", "--ssl-mode=DISABLED", "-e", "SELECT 1"])
+        .args([
+            "--no-defaults",
+            "-h",
+            &address,
+            "-P",
+            &PORT.to_string(),
+            "-u",
+            "admin",
+            "--ssl-mode=DISABLED",
+            "-e",
+            "SELECT 1",
+        ])
         .env("MYSQL_PWD", scene.password("admin"))
         .output()
         .unwrap();

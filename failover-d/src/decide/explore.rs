@@ -151,10 +151,6 @@ enum Sabotage {
     Nothing,
     /// The candidate is chosen on whatever has answered.
     ProofSkipped,
-    /// Instances obey any epoch after a restart.
-    PromiseForgotten,
-    /// A primary that comes back opens without proof.
-    TailServed,
     /// The strike is recorded although the others lack something.
     StrikeUnproven,
 }
@@ -394,7 +390,7 @@ impl World {
         }
     }
 
-    fn obey(&mut self, controller: u8, server: u8, command: Command, sabotage: Sabotage) {
+    fn obey(&mut self, controller: u8, server: u8, command: Command) {
         let source_executed = |world: &Self, source: u8| {
             let source = &world.servers[source as usize];
             source.serves().then_some(source.executed)
@@ -407,9 +403,7 @@ impl World {
             | Command::Demote { epoch, .. } => epoch,
         };
         let this = &self.servers[server as usize];
-        if matches!(this.mysqld, Mysqld::Failed | Mysqld::Empty)
-            || (epoch < this.promised && sabotage != Sabotage::PromiseForgotten)
-        {
+        if matches!(this.mysqld, Mysqld::Failed | Mysqld::Empty) || (epoch < this.promised) {
             return;
         }
         let same = epoch == this.promised;
@@ -501,7 +495,7 @@ impl World {
                     this.acks.clear();
                     this.mysqld = Mysqld::Up;
                     this.duty = Duty::Primary { needed, struck };
-                    this.in_force = sabotage == Sabotage::TailServed;
+                    this.in_force = false;
                     return;
                 }
                 let unproven =
@@ -511,7 +505,7 @@ impl World {
                 this.executed |= this.relay;
                 this.relay = 0;
                 let proof = needed == 0 || proven.is_some_and(|proven| this.executed & !proven == 0);
-                this.in_force = !unproven || proof || sabotage == Sabotage::TailServed;
+                this.in_force = !unproven || proof;
             }
             Command::Acks { needed, struck, .. } => {
                 if !this.serves() {
@@ -649,7 +643,7 @@ impl Model for Small {
             }
             Step::Obey { controller, order } => {
                 let (server, command) = world.controllers[controller as usize].orders.remove(order as usize);
-                world.obey(controller, server, command, self.sabotage);
+                world.obey(controller, server, command);
             }
             Step::Write { server } => {
                 let this = &mut world.servers[server as usize];
@@ -768,7 +762,7 @@ impl Small {
                 };
                 *plan = Plan { record: Some(record), ..Plan::default() };
             }
-            Sabotage::Nothing | Sabotage::PromiseForgotten | Sabotage::TailServed => {}
+            Sabotage::Nothing => {}
         }
     }
 }
@@ -842,17 +836,6 @@ fn sabotage_is_caught(model: Small, depth: usize) {
 #[test]
 fn skipping_the_proof_is_caught() {
     sabotage_is_caught(Small { sabotage: Sabotage::ProofSkipped, crashes: 1, ..honest() }, 16);
-}
-
-#[test]
-fn forgetting_the_promise_is_caught() {
-    let model = Small { sabotage: Sabotage::PromiseForgotten, controllers: 2, crashes: 0, cuts: 1, ..honest() };
-    sabotage_is_caught(model, 20);
-}
-
-#[test]
-fn serving_an_unproven_tail_is_caught() {
-    sabotage_is_caught(Small { sabotage: Sabotage::TailServed, crashes: 2, ..honest() }, 20);
 }
 
 #[test]

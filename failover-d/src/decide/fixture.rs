@@ -115,6 +115,7 @@ pub fn wish(instances: u32) -> Wish {
         silent_after: Duration::from_millis(1500),
         max_changes: 6,
         hands_off: None,
+        hibernated: false,
     }
 }
 

@@ -33,15 +33,19 @@ pub use model::{
 pub use proof::errant;
 pub use routes::ready_instances;
 
-use common::instance::Epoch;
+use common::instance::{DemoteOrder, Epoch};
 
 /// A replica that has been missing for longer stops counting, so that the next failure still finds a proof.
 pub const STRIKE_AFTER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Budget of `super_read_only=ON` of a cluster that is put to sleep; given again until it succeeds.
+const CLOSE_BUDGET_MS: u64 = 5_000;
 
 /// What to do now.
 pub fn decide(seen: &Observed) -> Plan {
     if let Some(why) = seen.wish.hands_off {
         return Plan {
+            orders: if seen.wish.hibernated { close(seen) } else { Vec::new() },
             blocked: Some(Blocked { reason: "HandsOff", message: format!("{why}: nothing is decided") }),
             ..Plan::default()
         };
@@ -53,6 +57,14 @@ pub fn decide(seen: &Observed) -> Plan {
     };
     plan.routes = routes::routes(seen);
     plan
+}
+
+/// A primary that goes to sleep with its cluster stops taking writes first, so that it can stop cleanly.
+fn close(seen: &Observed) -> Vec<(Name, Order)> {
+    let primary = seen.record.primary.as_ref().filter(|_| seen.record.operation.is_none());
+    let serving = primary.filter(|name| seen.instances.get(*name).is_some_and(Instance::serves_as_primary));
+    let order = DemoteOrder { epoch: seen.record.epoch, budget_ms: CLOSE_BUDGET_MS, kill: false };
+    serving.map(|name| (name.clone(), Order::Demote(order))).into_iter().collect()
 }
 
 /// The acknowledgements that a commit should wait for: half of the instances, as many as there are ackers, and at least

@@ -127,6 +127,8 @@ pub struct Wish {
     pub max_changes: usize,
     /// Hands off.
     pub hands_off: Option<&'static str>,
+    /// The cluster is put to sleep: the primary is closed, all else is left.
+    pub hibernated: bool,
 }
 
 /// One instance as it was last seen.

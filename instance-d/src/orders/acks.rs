@@ -13,10 +13,7 @@ use crate::instance::Instance;
 
 pub(super) async fn acks(instance: &Arc<Instance>) -> Result<Done> {
     if !instance.look(|facts| facts.opened) {
-        return Err(Error::Refused(
-            RefusalCode::Busy,
-            "this primary is not open: promote it first".to_owned(),
-        ));
+        return Err(Error::Refused(RefusalCode::Busy, "this primary is not open: promote it first".to_owned()));
     }
     let Role::Primary { acks_needed, struck } = instance.look(|facts| facts.promise.role.clone()) else {
         return Err(Error::Unexpected("an acks order without a primary".to_owned()));

@@ -198,7 +198,8 @@ mod tests {
         let unknown = "2026-01-01T00:00:00Z 0 [ERROR] [MY-000067] [Server] unknown variable 'x=1'.\n\
                        2026-01-01T00:00:00Z 0 [ERROR] [MY-010119] [Server] Aborting\n";
         assert_eq!(complaint(unknown, false, &[]), Some("[MY-000067] [Server] unknown variable 'x=1'.".to_owned()));
-        let bent = "0 [Warning] [MY-000081] [Server] option 'max_connections': unsigned value 999999 adjusted to 100000.\n";
+        let bent =
+            "0 [Warning] [MY-000081] [Server] option 'max_connections': unsigned value 999999 adjusted to 100000.\n";
         assert!(complaint(bent, true, &["max_connections".to_owned()]).is_some());
         assert_eq!(complaint(bent, true, &["sort_buffer_size".to_owned()]), None);
         assert_eq!(complaint("0 [Warning] [MY-1] [Server] something else\n", true, &["something".to_owned()]), None);

@@ -42,8 +42,11 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
     let same = current.as_ref().is_some_and(|channel| {
         channel.host == order.source_host && channel.port == instance.layout.port_mysql && channel.user == account
     });
-    let acknowledges: Option<bool> =
-        hands.session()?.first::<(bool,)>("SELECT @@GLOBAL.rpl_semi_sync_replica_enabled", STATEMENT).await?.map(|row| row.0);
+    let acknowledges: Option<bool> = hands
+        .session()?
+        .first::<(bool,)>("SELECT @@GLOBAL.rpl_semi_sync_replica_enabled", STATEMENT)
+        .await?
+        .map(|row| row.0);
     let receives = current.as_ref().is_some_and(|channel| channel.receiver != "OFF");
     let agrees = acknowledges == Some(order.acknowledges);
     if same && receives && agrees {
@@ -128,7 +131,8 @@ async fn nothing_errant(
 async fn difference(own: &mut Session, source: &mut Session) -> Result<GtidSet> {
     let received = channel(own).await?.map(|channel| channel.received).unwrap_or_default();
     let mine = executed(own).await?.union(&received);
-    let sql = "SELECT RECEIVED_TRANSACTION_SET FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME=''";
+    let sql =
+        "SELECT RECEIVED_TRANSACTION_SET FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME=''";
     let theirs: Option<String> = source.first(sql, STATEMENT).await?;
     let theirs = parse(&theirs.unwrap_or_default())?.union(&executed(source).await?);
     Ok(mine.subtract(&theirs))

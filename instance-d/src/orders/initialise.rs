@@ -124,10 +124,8 @@ async fn make_accounts(instance: &Instance, root: &mut Session) -> Result<()> {
 
 /// Names the data, makes it durable, and only then says that it is there.
 pub(super) fn finish(instance: &Instance) -> Result<()> {
-    let provisioned = Provisioned {
-        data_id: uuid::Uuid::new_v4().to_string(),
-        cluster_uid: instance.config().cluster_uid,
-    };
+    let provisioned =
+        Provisioned { data_id: uuid::Uuid::new_v4().to_string(), cluster_uid: instance.config().cluster_uid };
     instance.volume.finish_provisioning(&provisioned)?;
     instance.change(|facts| {
         facts.data_id = Some(provisioned.data_id);

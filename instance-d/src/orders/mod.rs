@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use common::instance::{
-    AcksOrder, DemoteOrder, Epoch, FenceOrder, FollowOrder, InstanceState, Phase, PromoteOrder, Refusal, RefusalCode, Role,
+    AcksOrder, DemoteOrder, Epoch, FenceOrder, FollowOrder, InstanceState, Phase, PromoteOrder, Refusal, RefusalCode,
+    Role,
 };
 
 use common::names::INSTANCES_MAX;
@@ -81,9 +82,7 @@ impl RoleOrder {
     fn ask(&self, own: u32) -> Ask {
         let role = match self {
             Self::Fence(_) | Self::Demote(_) => Role::Fenced,
-            Self::Follow(order) => {
-                Role::Replica { source: order.source.clone(), acknowledges: order.acknowledges }
-            }
+            Self::Follow(order) => Role::Replica { source: order.source.clone(), acknowledges: order.acknowledges },
             Self::Promote(order) => Role::Primary {
                 acks_needed: order.acks_needed,
                 struck: (0..INSTANCES_MAX)
@@ -161,7 +160,9 @@ fn holds_data(instance: &Instance) -> Result<()> {
         phase @ (Phase::Empty | Phase::Initialising | Phase::Cloning) => {
             Err(Error::Refused(RefusalCode::NoData, format!("this instance holds no data yet ({phase:?})")))
         }
-        Phase::Crashed | Phase::Rewinding | Phase::Starting | Phase::Running | Phase::Stopping | Phase::Failed => Ok(()),
+        Phase::Crashed | Phase::Rewinding | Phase::Starting | Phase::Running | Phase::Stopping | Phase::Failed => {
+            Ok(())
+        }
     }
 }
 
@@ -240,15 +241,13 @@ fn promise(instance: &Instance, ask: &Ask) -> Result<()> {
         // And an open primary that is promoted again in its epoch is what it is: acks may have come in between.
         let demoting = ask.kind == OrderKind::Demote && was_primary && runs && facts.opened;
         let again = ask.kind == OrderKind::Promote && facts.opened && ask.epoch == before.epoch;
-        let role = if demoting || again {
-            before.role.clone()
-        } else {
-            ask.role.clone()
-        };
+        let role = if demoting || again { before.role.clone() } else { ask.role.clone() };
         let tail_unproven = before.tail_unproven
             || (was_primary && !runs)
             || (facts.opened && !stays_primary && ask.kind != OrderKind::Demote);
-        let moved = std::mem::discriminant(&role) != std::mem::discriminant(&before.role);
+        // Who may acknowledge changes only when the locks are in place: until then the role is not in force.
+        let moved = std::mem::discriminant(&role) != std::mem::discriminant(&before.role)
+            || (ask.kind == OrderKind::Acks && role != before.role);
         (Promise { epoch: ask.epoch, role, order: Some(ask.kind), tail_unproven }, moved)
     });
     instance.promise(next)?;
@@ -301,6 +300,7 @@ async fn carry_out(instance: &Arc<Instance>, order: &RoleOrder, pass: &Pass) -> 
                 match order.kind() {
                     OrderKind::Fence | OrderKind::Follow => facts.in_force = false,
                     OrderKind::Promote => facts.in_force &= facts.opened,
+                    // A failed acks order leaves what it had cleared: it is given again.
                     OrderKind::Acks | OrderKind::Demote => {}
                 }
                 if matches!(error, Error::Errant { .. }) {
@@ -314,12 +314,13 @@ async fn carry_out(instance: &Arc<Instance>, order: &RoleOrder, pass: &Pass) -> 
 
 /// Takes what mysqld says now into the facts, so that the answer of an order shows its effect.
 async fn refresh(instance: &Arc<Instance>) {
+    let begun = Instant::now();
     let observed = async {
         let mut hands = instance.hands().await?;
         observe::collect(hands.session()?, &mut WaitClock::default()).await
     };
     match observed.await {
-        Ok(state) => observe::publish(instance, state),
+        Ok(state) => observe::publish(instance, state, begun),
         Err(error) => tracing::warn!(%error, "could not observe mysqld after an order"),
     }
 }

@@ -99,13 +99,19 @@ pub async fn kill_coordinator(hands: &mut Hands) -> Result<()> {
     let session = hands.session()?;
     while channel(session).await?.is_some_and(|channel| channel.applier) {
         let coordinator: Option<u64> = session
-            .first("SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE NAME='thread/sql/replica_sql'", STATEMENT)
+            .first(
+                "SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE NAME='thread/sql/replica_sql'",
+                STATEMENT,
+            )
             .await?;
         if let Some(id) = coordinator {
             session.kill(id, STATEMENT).await?;
         }
         if begun.elapsed() > STOP_APPLIER {
-            return Err(Error::Slow { what: "the end of the applier after its coordinator was killed", after: STOP_APPLIER });
+            return Err(Error::Slow {
+                what: "the end of the applier after its coordinator was killed",
+                after: STOP_APPLIER,
+            });
         }
         tokio::time::sleep(POLL).await;
     }
@@ -132,8 +138,7 @@ pub async fn set_locks(hands: &mut Hands, struck: &[u32], writable: bool) -> Res
         rows.iter().find(|(user, _)| *user == name).map(|(_, locked)| *locked)
     };
     let lock: Vec<u32> = struck.iter().copied().filter(|ordinal| is_locked(*ordinal) == Some(false)).collect();
-    let unlock: Vec<u32> =
-        (0..INSTANCES_MAX).filter(|o| !struck.contains(o) && is_locked(*o) == Some(true)).collect();
+    let unlock: Vec<u32> = (0..INSTANCES_MAX).filter(|o| !struck.contains(o) && is_locked(*o) == Some(true)).collect();
     if !lock.is_empty() || !unlock.is_empty() {
         if !writable {
             // read_only stays on: only accounts with CONNECTION_ADMIN could write, and those hold no such privilege.
@@ -159,7 +164,7 @@ async fn end_dumps(session: &mut Session, struck: &[u32]) -> Result<()> {
         let dumps: Vec<(u64, Option<String>)> = session
             .rows(
                 "SELECT PROCESSLIST_ID, PROCESSLIST_USER FROM performance_schema.threads \
-                 WHERE TYPE='FOREGROUND' AND PROCESSLIST_COMMAND LIKE 'Binlog Dump%'",
+                 WHERE TYPE='FOREGROUND' AND PROCESSLIST_ID IS NOT NULL",
                 STATEMENT,
             )
             .await?;
@@ -190,9 +195,7 @@ pub async fn set_acks(hands: &mut Hands, acks_needed: u32) -> Result<()> {
         // Releases waiters: what the order says is that no acknowledgement is needed.
         return hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=OFF", STATEMENT).await;
     }
-    hands
-        .exec(&format!("SET GLOBAL rpl_semi_sync_source_wait_for_replica_count={acks_needed}"), STATEMENT)
-        .await?;
+    hands.exec(&format!("SET GLOBAL rpl_semi_sync_source_wait_for_replica_count={acks_needed}"), STATEMENT).await?;
     hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=ON", STATEMENT).await
 }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::client::{Error, InstanceClient};
 use common::instance::{
-    CloneOrder, FollowOrder, InitialiseOrder, InstanceConfig, InstanceState, Phase, PromoteOrder, ReceiverState, RefusalCode,
+    CloneOrder, FollowOrder, InitialiseOrder, InstanceConfig, InstanceState, Phase, PromoteOrder, ReceiverState,
+    RefusalCode,
 };
 use common::mysql::{Ca, Credentials, Endpoint, Password, Session, Tls};
 use common::names::{self, account, daemon};
@@ -51,8 +52,13 @@ impl Scene {
         let mut scene = Self { home, authority, network, instances: Vec::new() };
         fs::create_dir(scene.path("accounts")).unwrap();
         let mut names = vec![
-            account::LOCAL.to_owned(), account::CLONE.to_owned(), account::BACKUP.to_owned(), account::SHIPPER.to_owned(),
-            account::USERS.to_owned(), account::MONITOR.to_owned(), account::ADMIN.to_owned(),
+            account::LOCAL.to_owned(),
+            account::CLONE.to_owned(),
+            account::BACKUP.to_owned(),
+            account::SHIPPER.to_owned(),
+            account::USERS.to_owned(),
+            account::MONITOR.to_owned(),
+            account::ADMIN.to_owned(),
         ];
         names.extend((0..names::INSTANCES_MAX).map(account::replication));
         for name in names {
@@ -209,7 +215,8 @@ impl Scene {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains(&format!("{dir}/")) && pid != std::process::id().cast_signed() {
+            if String::from_utf8_lossy(&command).contains(&format!("{dir}/")) && pid != std::process::id().cast_signed()
+            {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 while entry.path().join("exe").exists() && fs::read_link(entry.path().join("exe")).is_ok() {
                     std::thread::sleep(Duration::from_millis(5));
@@ -287,23 +294,42 @@ impl Scene {
     pub async fn until_connected(&self, ordinal: u32) -> InstanceState {
         self.until(ordinal, "connected", |state| {
             let channel = state.mysqld.as_ref().and_then(|mysqld| mysqld.replication.as_ref());
-            state.in_force && channel.is_some_and(|channel| {
-                let acknowledges = matches!(state.role, common::instance::Role::Replica { acknowledges: true, .. });
-                channel.receiver == ReceiverState::Yes && channel.applier_running && channel.acknowledges == acknowledges
-            })
+            state.in_force
+                && channel.is_some_and(|channel| {
+                    let acknowledges = matches!(state.role, common::instance::Role::Replica { acknowledges: true, .. });
+                    channel.receiver == ReceiverState::Yes
+                        && channel.applier_running
+                        && channel.acknowledges == acknowledges
+                })
         })
         .await
     }
 
-    pub async fn promote(&self, ordinal: u32, epoch: u64, acks_needed: u32, ackers: &[u32]) -> Result<InstanceState, Error> {
+    pub async fn promote(
+        &self,
+        ordinal: u32,
+        epoch: u64,
+        acks_needed: u32,
+        ackers: &[u32],
+    ) -> Result<InstanceState, Error> {
         let order =
             PromoteOrder { epoch, acks_needed, ackers: ackers.to_vec(), apply_timeout_ms: 10_000, proven: None };
         self.failover(ordinal).promote(&order, CALL).await
     }
 
-    pub async fn follow(&self, ordinal: u32, epoch: u64, source: u32, acknowledges: bool) -> Result<InstanceState, Error> {
-        let order =
-            FollowOrder { epoch, source: self.name(source), source_host: self.address(source).to_string(), acknowledges };
+    pub async fn follow(
+        &self,
+        ordinal: u32,
+        epoch: u64,
+        source: u32,
+        acknowledges: bool,
+    ) -> Result<InstanceState, Error> {
+        let order = FollowOrder {
+            epoch,
+            source: self.name(source),
+            source_host: self.address(source).to_string(),
+            acknowledges,
+        };
         self.failover(ordinal).follow(&order, CALL).await
     }
 
@@ -357,7 +383,11 @@ impl Scene {
             if value == wanted {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "{sql} on {ordinal} is {value:?}, not {wanted:?}\n{}", self.log(ordinal));
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{sql} on {ordinal} is {value:?}, not {wanted:?}\n{}",
+                self.log(ordinal)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
