@@ -45,7 +45,7 @@ executed=$(echo 'SELECT REPLACE(@@gtid_executed, "\n", "");' | sql "$cluster-2" 
 say "Read them back from every instance"
 expected=""
 for instance in "$cluster-0" "$cluster-1" "$cluster-2"; do
-  found=$(sql "$instance" "$instance.$cluster" <<SQL | tail -n 1
+  found=$(sql "$instance" "$instance.$cluster.$namespace.svc" <<SQL | tail -n 1
 SELECT WAIT_FOR_EXECUTED_GTID_SET('$executed', 30);
 SELECT CONCAT(COUNT(*), ' rows, digest ', BIT_XOR(CAST(CONV(SUBSTR(SHA2(CONCAT_WS('|', id, item, at), 256), 1, 16), 16, 10) AS UNSIGNED))) FROM demo.orders;
 SQL

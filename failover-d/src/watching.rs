@@ -59,7 +59,11 @@ pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
     let mut listing = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
-            Ok(watcher::Event::Init) => listing = HashMap::new(),
+            // Nothing is said before the list is complete: a pod that was not listed yet would look gone.
+            Ok(watcher::Event::Init) => {
+                listing = HashMap::new();
+                continue;
+            }
             Ok(watcher::Event::InitApply(pod)) => {
                 if let Some((cluster, name, facts)) = facts(&pod) {
                     listing.entry(cluster).or_insert_with(BTreeMap::new).insert(name, facts);

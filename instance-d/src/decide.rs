@@ -91,15 +91,13 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
         return Verdict::Obey;
     }
     let agrees = match (ask.kind, standing.role) {
-        // Nothing contradictory was obeyed in this epoch yet, or an election is continued.
-        (OrderKind::Fence | OrderKind::Demote | OrderKind::Follow | OrderKind::Promote, Role::None | Role::Fenced) => {
-            true
-        }
+        // Nothing contradictory was obeyed in this epoch yet, or an election is continued; or the primary of this
+        // epoch is asked again: to open when its tail is proven, or to what it is already.
+        (OrderKind::Fence | OrderKind::Demote | OrderKind::Follow | OrderKind::Promote, Role::None | Role::Fenced)
+        | (OrderKind::Promote, Role::Primary { .. }) => true,
         (OrderKind::Follow, Role::Replica { source, .. }) => {
             matches!(&ask.role, Role::Replica { source: asked, .. } if asked == source)
         }
-        // The primary of this epoch, asked again: to open when its tail is proven, or to what it is already.
-        (OrderKind::Promote, Role::Primary { .. }) => true,
         // Fewer acknowledgements take a new epoch: a late order of this one must not undo a raise that was recorded.
         (OrderKind::Acks, Role::Primary { acks_needed, .. }) => {
             matches!(&ask.role, Role::Primary { acks_needed: asked, .. } if asked >= acks_needed)

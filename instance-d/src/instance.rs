@@ -55,6 +55,15 @@ pub struct Facts {
     pub carrying: Option<RoleOrder>,
 }
 
+impl Facts {
+    /// mysqld answers: its canaries count from now, not from the start of the process.
+    pub fn answers_from_now(&mut self) {
+        let now = Instant::now();
+        self.phase = Phase::Running;
+        self.canary = Some((now, now));
+    }
+}
+
 /// One MySQL instance.
 #[derive(Debug)]
 pub struct Instance {
@@ -328,7 +337,7 @@ impl Instance {
         *lock(&self.hands) = Some(long_lived(session).await?);
         self.change(|facts| {
             if facts.phase == Phase::Starting {
-                facts.phase = Phase::Running;
+                facts.answers_from_now();
                 facts.problem = None;
             }
         });

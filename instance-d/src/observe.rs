@@ -81,6 +81,18 @@ impl WaitClock {
     }
 }
 
+/// A row of what is asked.
+type Channel = (String, String, String, u32, String, Option<i64>, String, Option<i64>, Option<String>);
+
+/// A row of what is asked.
+type Variables = (String, String, bool, bool, bool, String, String, bool, u32);
+
+/// A row of what is asked.
+type Applier = (Option<String>, Option<String>, Option<i64>, Option<i64>);
+
+/// A row of what is asked.
+type Thread = (u64, Option<String>, Option<bool>, Option<bool>, Option<i64>);
+
 fn parse_set(text: &str) -> Result<GtidSet> {
     text.parse().map_err(|error| Error::Unexpected(format!("mysqld's GTID set is not understood: {error}")))
 }
@@ -90,9 +102,7 @@ fn parse_set(text: &str) -> Result<GtidSet> {
 /// # Errors
 /// A query that failed, or was not answered in time.
 pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<MysqldState> {
-    type Channel = (String, String, String, u32, String, Option<i64>, String, Option<i64>, Option<String>);
     let channel: Option<Channel> = session.first(CHANNEL, QUERY).await?;
-    type Variables = (String, String, bool, bool, bool, String, String, bool, u32);
     let variables: Option<Variables> = session.first(VARIABLES, QUERY).await?;
     let (version, server_uuid, super_read_only, read_only, offline, executed, purged, enabled, acks_needed) =
         variables.ok_or_else(|| Error::Unexpected("mysqld has no variables".to_owned()))?;
@@ -106,7 +116,6 @@ pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<Mys
         let retrieved = parse_set(&set)?;
         let applied = retrieved.is_subset(&executed);
         received.extend_with(&retrieved);
-        type Applier = (Option<String>, Option<String>, Option<i64>, Option<i64>);
         let asked: Option<Applier> = session.first(APPLIER, QUERY).await?;
         let (coordinator_error, worker_error, applying_behind, applied_behind) = asked.unwrap_or_default();
         let applier_running = applier == "ON";
@@ -152,7 +161,6 @@ async fn source_state(
     enabled: bool,
     acks_needed: u32,
 ) -> Result<SourceState> {
-    type Thread = (u64, Option<String>, Option<bool>, Option<bool>, Option<i64>);
     let threads: Vec<Thread> = session.rows(THREADS, QUERY).await?;
     let mut dumps = Vec::new();
     let mut waiting = Vec::new();
@@ -205,8 +213,7 @@ fn without_ages(state: &MysqldState) -> MysqldState {
 }
 
 fn observable(instance: &Instance) -> bool {
-    instance.child().is_some()
-        && matches!(instance.look(|facts| facts.phase), Phase::Running | Phase::Stopping | Phase::Failed)
+    instance.child().is_some() && matches!(instance.look(|facts| facts.phase), Phase::Running | Phase::Failed)
 }
 
 /// Observes for as long as the process lives.

@@ -42,7 +42,7 @@ impl Mysqld {
     /// A program that cannot be run.
     pub fn start(program: &Path, arguments: &[String], supervised: bool) -> Result<Arc<Self>> {
         let mut command = Command::new(program);
-        // mysqld's environment holds nothing of ours. Its own process group: a terminal's Ctrl-C is not for it.
+        // Its own process group: a terminal's Ctrl-C is not for it.
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         if supervised {

@@ -204,3 +204,40 @@ async fn errant_transactions_are_named_and_not_followed() {
     scene.follow(1, 2, 0, true).await.unwrap();
     scene.until_connected(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_transaction_does_not_hold_up_a_promotion() {
+    let scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    admin.exec("CREATE TABLE t.big (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)", SQL).await.unwrap();
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    let relay = || {
+        std::fs::read_dir(scene.volume(1).join("data"))
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("relay."))
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|metadata| metadata.len())
+            .sum::<u64>()
+    };
+    let before = relay();
+    let writer = tokio::spawn(async move {
+        let rows = vec!["(REPEAT('x', 8000000))"; 30].join(",");
+        admin.exec(&format!("INSERT INTO t.big (b) VALUES {rows}"), Duration::from_secs(60)).await
+    });
+    while relay() < before + 4_000_000 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    scene.signal_mysqld(0, Signal::SIGSTOP);
+    let state = scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    assert!(relay() < before + 240_000_000, "only a part was received");
+    let begun = std::time::Instant::now();
+    let opened = scene.promote(1, 2, 0, &[]).await.unwrap();
+    assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
+    assert!(opened.in_force);
+    assert_eq!(opened.mysqld.unwrap().executed, state.mysqld.unwrap().received);
+    assert_eq!(scene.value(1, "SELECT COUNT(*) FROM t.big").await, "0");
+    scene.admin(1).await.exec("INSERT INTO t.big (b) VALUES ('new')", SQL).await.unwrap();
+    drop(scene);
+    assert!(writer.await.unwrap().is_err());
+}

@@ -131,7 +131,7 @@ pub(super) fn finish(instance: &Instance) -> Result<()> {
         facts.data_id = Some(provisioned.data_id);
         facts.progress = None;
         facts.problem = None;
-        facts.phase = Phase::Running;
+        facts.answers_from_now();
     });
     Ok(())
 }

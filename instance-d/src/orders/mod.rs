@@ -226,7 +226,9 @@ fn starts(instance: &Instance, order: &RoleOrder) -> bool {
     match order {
         RoleOrder::Follow(_) | RoleOrder::Promote(_) => true,
         RoleOrder::Fence(_) => instance.child().is_some() || instance.look(|facts| !facts.promise.tail_unproven),
-        RoleOrder::Demote(_) | RoleOrder::Acks(_) => false,
+        // It may be starting: whoever was waiting for it was overtaken by this order.
+        RoleOrder::Demote(_) => instance.child().is_some(),
+        RoleOrder::Acks(_) => false,
     }
 }
 

@@ -126,10 +126,12 @@ impl Scene {
         self.path(&self.name(ordinal)).join("volume")
     }
 
+    #[allow(clippy::unused_self)]
     pub fn password(&self, account: &str) -> String {
         format!("it's \\ {account}")
     }
 
+    #[allow(clippy::unused_self)]
     pub fn name(&self, ordinal: u32) -> String {
         names::instance("db", ordinal)
     }
@@ -210,6 +212,7 @@ impl Scene {
     }
 
     /// Kills what was started for this directory: a killed instance-d leaves its mysqld behind.
+    #[allow(clippy::unused_self)]
     fn kill_leftovers(&self, dir: &Path) {
         let dir = dir.display().to_string();
         for entry in fs::read_dir("/proc").unwrap().flatten() {

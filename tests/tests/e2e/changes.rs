@@ -20,17 +20,32 @@ async fn dynamic_settings_are_in_force_without_a_restart() -> Result<()> {
     run("dynamic", async |scene| {
         let shop = scene.create("shop", spec::small(3)).await?;
         let before = shop.pod_uids().await?;
-        let usual: String = shop.value("shop-0", "SELECT @@GLOBAL.max_connections").await?;
-        let cases = [(json!("123"), "123".to_owned()), (json!("124"), "124".to_owned()), (json!(null), usual)];
-        for (asked, expected) in cases {
-            shop.patch(json!({"config": {"max_connections": asked}})).await?;
+        for wanted in ["123", "124"] {
+            shop.patch(json!({"config": {"max_connections": wanted}})).await?;
             shop.wait_condition("ConfigApplied", "True", Duration::from_secs(90)).await?;
             for pod in before.keys() {
                 let now: String = shop.value(pod, "SELECT @@GLOBAL.max_connections").await?;
-                ensure!(now == expected, "{pod}: max_connections is {now}, {asked} was asked for");
+                ensure!(now == wanted, "{pod}: max_connections is {now}, {wanted} was asked for");
             }
         }
         ensure!(shop.pod_uids().await? == before, "no pod was replaced");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_setting_that_is_taken_back_falls_back_to_the_default() -> Result<()> {
+    run("removed", async |scene| {
+        let mut wanted = spec::small(1);
+        wanted.config.insert("max_connections".to_owned(), "123".to_owned());
+        let shop = scene.create("shop", wanted).await?;
+        let before: String = shop.value("shop-0", "SELECT @@GLOBAL.max_connections").await?;
+        ensure!(before == "123", "max_connections is {before}");
+        shop.patch(json!({"config": {"max_connections": null}})).await?;
+        shop.wait_condition("ConfigApplied", "True", Duration::from_secs(90)).await?;
+        let after: String = shop.value("shop-0", "SELECT @@GLOBAL.max_connections").await?;
+        ensure!(after == "151", "ConfigApplied says that all is in force, and max_connections is {after}");
         Ok(())
     })
     .await

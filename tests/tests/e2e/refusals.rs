@@ -89,10 +89,10 @@ async fn values_that_mysqld_would_not_start_with_are_refused_while_the_cluster_s
     refused(
         "bad-value",
         spec::small(1),
-        json!({"config": {"back_log": "many"}}),
-        json!({"config": {"back_log": null}}),
+        json!({"config": {"binlog_row_image": "SOME"}}),
+        json!({"config": {"binlog_row_image": null}}),
         "ConfigApplied",
-        &["back_log"],
+        &["binlog_row_image"],
     )
     .await
 }
