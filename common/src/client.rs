@@ -93,7 +93,8 @@ impl InstanceClient {
         };
         let tcp = TcpStream::connect(self.address).await.map_err(connect)?;
         tcp.set_nodelay(true).map_err(connect)?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(self.name.clone(), tcp).await.map_err(connect)?;
+        let stream =
+            TlsConnector::from(Arc::clone(&self.tls)).connect(self.name.clone(), tcp).await.map_err(connect)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::Http("handshake".into(), error))?;
@@ -123,12 +124,8 @@ impl InstanceClient {
         let exchange = async {
             let response = self.send(method, path, body).await?;
             let status = response.status();
-            let body = response
-                .into_body()
-                .collect()
-                .await
-                .map_err(|error| Error::Http(path.to_owned(), error))?
-                .to_bytes();
+            let body =
+                response.into_body().collect().await.map_err(|error| Error::Http(path.to_owned(), error))?.to_bytes();
             decode(path, status, &body)
         };
         tokio::time::timeout(timeout, exchange).await.map_err(|_| Error::Timeout {
@@ -138,7 +135,12 @@ impl InstanceClient {
         })?
     }
 
-    async fn post<O: Serialize, T: DeserializeOwned>(&self, path: &str, order: &O, timeout: Duration) -> Result<T, Error> {
+    async fn post<O: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        order: &O,
+        timeout: Duration,
+    ) -> Result<T, Error> {
         let body = serde_json::to_vec(order).map_err(|error| Error::Decode(path.to_owned(), error.to_string()))?;
         self.call(Method::POST, path, body.into(), timeout).await
     }

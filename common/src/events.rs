@@ -146,7 +146,8 @@ async fn connect(config: &Config) -> Result<async_nats::Client, String> {
         let read = async |file: &PathBuf| {
             tokio::fs::read_to_string(file).await.map_err(|error| format!("{}: {error}", file.display()))
         };
-        options = options.user_and_password(read(user).await?.trim().to_owned(), read(password).await?.trim().to_owned());
+        options =
+            options.user_and_password(read(user).await?.trim().to_owned(), read(password).await?.trim().to_owned());
     }
     options.connect(&url).await.map_err(|error| error.to_string())
 }

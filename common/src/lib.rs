@@ -1,16 +1,16 @@
 //! What the daemons of Pelorus share: names, types that cross a wall, and thin clients.
 
-pub mod crd;
-pub mod gtid;
-pub mod instance;
-pub mod names;
 pub mod client;
-pub mod events;
-pub mod tls;
-pub mod mysql;
-pub mod sql;
-pub mod guarded;
-pub mod telemetry;
 pub mod config;
+pub mod crd;
+pub mod events;
+pub mod gtid;
+pub mod guarded;
 pub mod http;
+pub mod instance;
 pub mod lease;
+pub mod mysql;
+pub mod names;
+pub mod sql;
+pub mod telemetry;
+pub mod tls;

@@ -108,7 +108,8 @@ impl Authority {
 /// # Errors
 /// No certificate, or one that cannot be parsed.
 pub fn not_after(pem: &str) -> Result<(i64, i64), Error> {
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| Error::Parse(error.to_string()))?;
+    let (_, block) =
+        x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|error| Error::Parse(error.to_string()))?;
     let certificate = block.parse_x509().map_err(|error| Error::Parse(error.to_string()))?;
     let validity = certificate.validity();
     Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))

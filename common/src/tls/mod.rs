@@ -104,7 +104,8 @@ fn roots(pem: &str) -> Result<RootCertStore, Error> {
 /// # Errors
 /// Unusable material.
 pub fn server_config(material: &Material) -> Result<ServerConfig, Error> {
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&material.authorities)?)).allow_unauthenticated().build()?;
+    let verifier =
+        WebPkiClientVerifier::builder(Arc::new(roots(&material.authorities)?)).allow_unauthenticated().build()?;
     let config = ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates(&material.certificate, "tls.crt")?, private_key(&material.key)?)?;
