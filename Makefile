@@ -43,13 +43,16 @@ test-unit: deps ## Unit, property and real-mysqld tests; needs no cluster.
 	$(NEXTEST) --workspace --exclude tests
 
 test-e2e: install ## The suite on the development cluster.
-	$(NEXTEST) -p tests
+	$(NEXTEST) --profile e2e -p tests
 
 test-long: install ## What is too heavy for each landing.
-	$(NEXTEST) -p tests --profile long
+	$(NEXTEST) --profile long -p tests --features long
 
 bench: install ## Measure, print tables, write target/bench/*.json.
-	cargo run --quiet --profile $(PROFILE) -p tests --bin bench
+	cargo run --quiet --release -p tests --bin bench_ready
+	cargo run --quiet --release -p tests --bin bench_writes
+	PELORUS_BENCH_CLUSTERS=1 cargo run --quiet --release -p tests --bin bench_memory
+	PELORUS_BENCH_CLUSTERS=20 cargo run --quiet --release -p tests --bin bench_memory
 
 generate: ## Write everything that is generated.
 	cargo run --quiet -p common --bin pelorus-generate

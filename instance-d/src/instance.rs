@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::instance::{Canary, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Role};
+use common::instance::{
+    Canary, Disk, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Role,
+};
 use common::mysql::{Credentials, Session};
 use common::names::account;
 use tokio::sync::watch;
@@ -47,6 +49,8 @@ pub struct Facts {
     pub progress: Option<Progress>,
     /// Name of the data.
     pub data_id: Option<String>,
+    /// Space on the volume, when it was last looked at.
+    pub disk: Disk,
     /// Last observation and when it was made.
     pub mysqld: Option<(MysqldState, Instant)>,
     /// Last answers: on a held session, by a new login.
@@ -113,6 +117,7 @@ impl Instance {
             problem: None,
             progress: None,
             data_id: provisioned.map(|provisioned| provisioned.data_id),
+            disk: volume.disk(),
             mysqld: None,
             canary: None,
             carrying: None,
@@ -204,7 +209,7 @@ impl Instance {
             problem: facts.problem.clone(),
             progress: facts.progress.clone(),
             data_id: facts.data_id.clone(),
-            disk: self.volume.disk(),
+            disk: facts.disk,
             mysqld,
             canary: facts.canary.map(|(session, login)| Canary {
                 session_age_ms: millis(session.elapsed()),

@@ -66,6 +66,7 @@ async fn run() -> anyhow::Result<()> {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(api::serve(listener, Arc::clone(&tls), api::router(Arc::clone(&instance))));
     tasks.spawn(observe::observe(Arc::clone(&instance)));
+    tasks.spawn(observe::disk(Arc::clone(&instance)));
     tasks.spawn(observe::canary(Arc::clone(&instance)));
     tasks.spawn(observe::login_canary(Arc::clone(&instance)));
     tasks.spawn(certificates::watch(Arc::clone(&instance), tls));

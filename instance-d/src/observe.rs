@@ -19,6 +19,8 @@ use crate::instance::Instance;
 const PACE: Duration = Duration::from_millis(250);
 /// Pace of new logins.
 const LOGIN_PACE: Duration = Duration::from_millis(500);
+/// Pace of looking at the volume.
+const DISK_PACE: Duration = Duration::from_secs(1);
 /// A canary's patience: its age counts from the last answer, so this only bounds how long one question is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest observation query.
@@ -248,6 +250,18 @@ pub async fn observe(instance: Arc<Instance>) {
                 instance.metrics.observation_failures.inc();
                 tracing::debug!(%error, "observation failed");
             }
+        }
+    }
+}
+
+/// Looks at the space on the volume. A disk that hangs blocks this look and no report.
+pub async fn disk(instance: Arc<Instance>) {
+    let mut ticks = ticker(DISK_PACE);
+    loop {
+        ticks.tick().await;
+        let volume = instance.volume.clone();
+        if let Ok(disk) = tokio::task::spawn_blocking(move || volume.disk()).await {
+            instance.change_quietly(|facts| facts.disk = disk);
         }
     }
 }

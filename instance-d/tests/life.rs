@@ -93,6 +93,10 @@ async fn mysqlds_death_is_reported_at_once() {
     assert!(killed.elapsed() < Duration::from_millis(500), "{:?}", killed.elapsed());
     assert!(state.mysqld.is_none() && state.canary.is_none() && !state.in_force);
     assert!(state.problem.unwrap().contains("signal: 9"));
+    // It needs no acknowledgement, so it may come back in place.
+    scene.promote(0, 2, 0, &[]).await.unwrap();
+    let state = scene.until(0, "back", |state| state.in_force).await;
+    assert!(!state.tail_unproven && !state.mysqld.unwrap().read_only);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

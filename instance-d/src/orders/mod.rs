@@ -248,8 +248,11 @@ fn promise(instance: &Instance, ask: &Ask) -> Result<()> {
             || (was_primary && !runs)
             || (facts.opened && !stays_primary && ask.kind != OrderKind::Demote);
         // Who may acknowledge changes only when the locks are in place: until then the role is not in force.
-        let moved = std::mem::discriminant(&role) != std::mem::discriminant(&before.role)
-            || (ask.kind == OrderKind::Acks && role != before.role);
+        let moved = match (&role, &before.role) {
+            (Role::Replica { source, .. }, Role::Replica { source: old, .. }) => source != old,
+            (Role::Primary { .. }, Role::Primary { .. }) => ask.kind == OrderKind::Acks && role != before.role,
+            (new, old) => std::mem::discriminant(new) != std::mem::discriminant(old),
+        };
         (Promise { epoch: ask.epoch, role, order: Some(ask.kind), tail_unproven }, moved)
     });
     instance.promise(next)?;
