@@ -56,7 +56,7 @@ async fn a_fence_stops_the_receiver_and_answers_with_what_was_received() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_does_not_stop_costs_its_mysqld_and_nothing_else() {
+async fn a_frozen_primary_is_seen_and_receivers_stop_all_the_same() {
     let scene = Scene::cluster(3, 1).await;
     let mut admin = scene.make_table(0).await;
     // The primary is frozen: receivers stop all the same, in time.

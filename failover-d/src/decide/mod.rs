@@ -44,10 +44,10 @@ const CLOSE_BUDGET_MS: u64 = 5_000;
 /// What to do now.
 pub fn decide(seen: &Observed) -> Plan {
     if let Some(why) = seen.wish.hands_off {
+        let close = if seen.wish.hibernated { close(seen) } else { Plan::default() };
         return Plan {
-            orders: if seen.wish.hibernated { close(seen) } else { Vec::new() },
             blocked: Some(Blocked { reason: "HandsOff", message: format!("{why}: nothing is decided") }),
-            ..Plan::default()
+            ..close
         };
     }
     let mut plan = match (&seen.record.operation, &seen.record.primary) {
@@ -59,12 +59,22 @@ pub fn decide(seen: &Observed) -> Plan {
     plan
 }
 
-/// A primary that goes to sleep with its cluster stops taking writes first, so that it can stop cleanly.
-fn close(seen: &Observed) -> Vec<(Name, Order)> {
+/// A primary that goes to sleep with its cluster stops taking writes first, so that it can stop cleanly. The demotion has
+/// an epoch of its own, which is recorded first.
+fn close(seen: &Observed) -> Plan {
     let primary = seen.record.primary.as_ref().filter(|_| seen.record.operation.is_none());
-    let serving = primary.filter(|name| seen.instances.get(*name).is_some_and(Instance::serves_as_primary));
+    let Some((name, instance)) = primary.and_then(|name| Some((name, seen.instances.get(name)?))) else {
+        return Plan::default();
+    };
+    if !instance.serves_as_primary() {
+        return Plan::default();
+    }
+    if instance.state.as_ref().is_some_and(|state| state.promised >= seen.record.epoch) {
+        let record = Record { epoch: next_epoch(seen), ..seen.record.clone() };
+        return Plan { record: Some(record), why: "the cluster is put to sleep".into(), ..Plan::default() };
+    }
     let order = DemoteOrder { epoch: seen.record.epoch, budget_ms: CLOSE_BUDGET_MS, kill: false };
-    serving.map(|name| (name.clone(), Order::Demote(order))).into_iter().collect()
+    Plan { orders: vec![(name.clone(), Order::Demote(order))], ..Plan::default() }
 }
 
 /// The acknowledgements that a commit should wait for: half of the instances, as many as there are ackers, and at least

@@ -468,3 +468,29 @@ fn hands_off_means_nothing_is_done() {
     let plan = decide(&seen);
     assert!(plan.record.is_none() && plan.orders.is_empty() && plan.routes.is_none());
 }
+
+#[test]
+fn primary_is_closed_before_its_cluster_sleeps_and_opens_again_when_it_wakes() {
+    let mut seen = healthy(3);
+    seen.wish.hands_off = Some("spec.hibernated");
+    seen.wish.hibernated = true;
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((seen.record.epoch, seen.record.operation.clone()), (2, None));
+    let plan = decide(&seen);
+    assert!(matches!(&plan.orders[..], [(name, Order::Demote(order))] if name == "c-0" && order.epoch == 2));
+    let mut state = fresh("c-0");
+    state.promised = 2;
+    state.role = Role::Fenced;
+    seen.instances.insert("c-0".into(), heard(state));
+    let plan = decide(&seen);
+    assert!(plan.orders.is_empty() && plan.record.is_none());
+    seen.wish.hands_off = None;
+    seen.wish.hibernated = false;
+    let plan = decide(&seen);
+    assert!(
+        plan.orders
+            .iter()
+            .any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(order) if order.epoch == 2))
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use common::instance::{CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, Phase, SettingVerdict};
+use common::instance::{CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, InstanceState, Phase, SettingVerdict};
 use common::names;
 use serde_json::json;
 use tracing::{info, warn};
@@ -201,7 +201,10 @@ impl Pass<'_> {
             if wanted.is_empty() {
                 continue;
             }
-            let Some(state) = member.state.as_ref().filter(|state| state.phase == Phase::Running) else {
+            // A pod on its way out answers for the last time: what is in force there says nothing about its successor.
+            let stays = member.pod.as_ref().is_some_and(|pod| !pod.deleting);
+            let running = |state: &&InstanceState| stays && state.phase == Phase::Running && !state.leaving;
+            let Some(state) = member.state.as_ref().filter(running) else {
                 down.push(member.name.as_str());
                 continue;
             };
