@@ -1,38 +1,23 @@
-//! The shipped [`decide`], explored by a model checker in a small world of instances and two controllers.
-//!
-//! The world has what can go wrong around a decision: a controller that decided long ago and acts now, orders that are
-//! lost, repeated or late, mysqld processes that die with transactions in their binlog that nobody acknowledged, lost
-//! volumes. Instances obey as instance-d does: epoch rule first, promise before act.
-//!
-//! Sabotaged variants of the world or of the plan have to be caught: a check that cannot fail is worth nothing.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation
-)]
+//! The small world that the decision is explored in: instances that obey as instance-d does, and what controllers see.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::gtid::GtidSet;
 use common::instance::{Phase, ReceiverState, Role};
-use stateright::{Checker, Model, Property};
 
-use super::fixture::{fresh, heard, primary, replica, uuid, wish};
-use super::*;
+use super::super::fixture::{fresh, heard, primary, replica, uuid, wish};
+use super::super::*;
 
-const N: usize = 3;
+pub(super) const N: usize = 3;
 /// Writes that each instance may take as primary.
-const WRITES: u8 = 2;
+pub(super) const WRITES: u8 = 2;
 
 /// Transactions as bits: `creator * WRITES + number`.
-type Set = u8;
+pub(super) type Set = u8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Mysqld {
+pub(super) enum Mysqld {
     Up,
     Down,
     /// Holds what it must not serve: out until a person or another order.
@@ -42,7 +27,7 @@ enum Mysqld {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Duty {
+pub(super) enum Duty {
     None,
     Fenced,
     Replica { source: u8, acknowledges: bool },
@@ -50,62 +35,65 @@ enum Duty {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Server {
-    mysqld: Mysqld,
-    promised: u8,
-    duty: Duty,
+pub(super) struct Server {
+    pub(super) mysqld: Mysqld,
+    pub(super) promised: u8,
+    pub(super) duty: Duty,
     /// mysqld has been brought into its duty since it started.
-    in_force: bool,
-    executed: Set,
+    pub(super) in_force: bool,
+    pub(super) executed: Set,
     /// Received, not applied.
-    relay: Set,
+    pub(super) relay: Set,
     /// In the binlog, waiting for acknowledgements (or left there by a crash).
-    tail: Set,
+    pub(super) tail: Set,
     /// Who has acknowledged which of the tail.
-    acks: BTreeMap<u8, u8>,
+    pub(super) acks: BTreeMap<u8, u8>,
 }
 
 impl Server {
-    fn received(&self) -> Set {
+    pub(super) fn received(&self) -> Set {
         self.executed | self.relay
     }
 
-    fn serves(&self) -> bool {
+    pub(super) fn serves(&self) -> bool {
         self.mysqld == Mysqld::Up && self.in_force && matches!(self.duty, Duty::Primary { .. })
     }
 }
 
+/// Executed and received.
+type Sets = (Set, Set);
+
 /// A plan that was decided on and not carried out yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Pending {
+pub(super) struct Pending {
     /// The record it was decided on, and the one to write.
-    swap: Option<(Facts, Facts)>,
-    orders: Vec<(u8, Command)>,
+    pub(super) swap: Option<(Facts, Facts)>,
+    pub(super) orders: Vec<(u8, Command)>,
 }
 
 /// The recorded facts in small.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Facts {
-    epoch: u8,
-    primary: Option<u8>,
-    ackers: u8,
-    needed: u8,
-    operation: Option<Intent>,
+pub(super) struct Facts {
+    pub(super) epoch: u8,
+    pub(super) primary: Option<u8>,
+    pub(super) ackers: u8,
+    pub(super) needed: u8,
+    pub(super) operation: Option<Intent>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Intent {
-    kind: Kind,
-    epoch: u8,
-    from: Option<u8>,
-    to: Option<u8>,
-    phase: OperationPhase,
-    ackers: u8,
-    needed: u8,
+pub(super) struct Intent {
+    pub(super) kind: Kind,
+    pub(super) epoch: u8,
+    pub(super) from: Option<u8>,
+    pub(super) to: Option<u8>,
+    pub(super) phase: OperationPhase,
+    pub(super) ackers: u8,
+    pub(super) needed: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Command {
+pub(super) enum Command {
     Fence { epoch: u8 },
     Follow { epoch: u8, source: u8, acknowledges: bool },
     Promote { epoch: u8, needed: u8, ackers: u8, proven: Option<Set> },
@@ -114,65 +102,32 @@ enum Command {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct World {
-    facts: Facts,
-    servers: Vec<Server>,
-    controllers: Vec<Pending>,
+pub(super) struct World {
+    pub(super) facts: Facts,
+    pub(super) servers: Vec<Server>,
+    pub(super) controllers: Vec<Pending>,
     /// Sets that fence and demote orders of the operation's epoch brought back: (controller, server) to epoch and set;
     /// no set: dead.
-    answers: BTreeMap<(u8, u8), (u8, Option<(Set, Set)>)>,
-    high_water: Vec<Set>,
-    acknowledged: Set,
-    crashes: u8,
+    pub(super) answers: BTreeMap<(u8, u8), (u8, Option<Sets>)>,
+    pub(super) high_water: Vec<Set>,
+    pub(super) acknowledged: Set,
+    pub(super) crashes: u8,
     /// An instance that nobody hears, and that hears nobody.
-    cut: Option<u8>,
-    cuts: u8,
+    pub(super) cut: Option<u8>,
+    pub(super) cuts: u8,
     /// An acknowledgement reached a client although a newer primary was open.
-    split: bool,
+    pub(super) split: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Step {
-    Decide { controller: u8, late: bool },
-    Swap { controller: u8 },
-    Obey { controller: u8, order: u8 },
-    Write { server: u8 },
-    Receive { server: u8 },
-    Apply { server: u8 },
-    Crash { server: u8 },
-    LoseVolume { server: u8 },
-    Cut { server: u8 },
-    Heal,
-}
-
-/// What is broken on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sabotage {
-    Nothing,
-    /// The candidate is chosen on whatever has answered.
-    ProofSkipped,
-    /// The strike is recorded although the others lack something.
-    StrikeUnproven,
-}
-
-struct Small {
-    sabotage: Sabotage,
-    controllers: u8,
-    crashes: u8,
-    cuts: u8,
-    lose_volumes: bool,
-    instances: u32,
-}
-
-fn name(server: u8) -> String {
+pub(super) fn name(server: u8) -> String {
     format!("c-{server}")
 }
 
-fn number(name: &str) -> u8 {
+pub(super) fn number(name: &str) -> u8 {
     name.rsplit_once('-').unwrap().1.parse().unwrap()
 }
 
-fn gtids(set: Set) -> GtidSet {
+pub(super) fn gtids(set: Set) -> GtidSet {
     let mut out = GtidSet::default();
     for bit in 0..(N as u8 * WRITES) {
         if set & (1 << bit) != 0 {
@@ -183,20 +138,20 @@ fn gtids(set: Set) -> GtidSet {
     out
 }
 
-fn small(set: &GtidSet) -> Set {
+pub(super) fn small(set: &GtidSet) -> Set {
     (0..(N as u8 * WRITES)).filter(|bit| gtids(1 << bit).is_subset(set)).fold(0, |out, bit| out | 1 << bit)
 }
 
-fn names(bits: u8) -> BTreeSet<Name> {
+pub(super) fn names(bits: u8) -> BTreeSet<Name> {
     (0..N as u8).filter(|server| bits & (1 << server) != 0).map(name).collect()
 }
 
-fn bits(names: &BTreeSet<Name>) -> u8 {
+pub(super) fn bits(names: &BTreeSet<Name>) -> u8 {
     names.iter().fold(0, |out, name| out | 1 << number(name))
 }
 
 impl Facts {
-    fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         Record {
             epoch: self.epoch.into(),
             primary: self.primary.map(name),
@@ -216,7 +171,7 @@ impl Facts {
         }
     }
 
-    fn from(record: &Record) -> Self {
+    pub(super) fn from(record: &Record) -> Self {
         Self {
             epoch: record.epoch as u8,
             primary: record.primary.as_deref().map(number),
@@ -235,7 +190,7 @@ impl Facts {
     }
 }
 
-fn command(order: &Order) -> Command {
+pub(super) fn command(order: &Order) -> Command {
     match order {
         Order::Fence(order) => Command::Fence { epoch: order.epoch as u8 },
         Order::Follow(order) => Command::Follow {
@@ -259,7 +214,7 @@ fn command(order: &Order) -> Command {
 }
 
 impl World {
-    fn state(&self, server: u8) -> common::instance::InstanceState {
+    pub(super) fn state(&self, server: u8) -> common::instance::InstanceState {
         let this = &self.servers[server as usize];
         let mut state = match this.duty {
             Duty::None | Duty::Fenced => fresh(&name(server)),
@@ -309,7 +264,7 @@ impl World {
         state
     }
 
-    fn observe(&self, controller: u8, late: bool, instances: u32) -> Observed {
+    pub(super) fn observe(&self, controller: u8, late: bool, instances: u32) -> Observed {
         let record = self.facts.record();
         let mut instances_seen = BTreeMap::new();
         for server in 0..N as u8 {
@@ -364,12 +319,12 @@ impl World {
     }
 
     /// The epoch of the newest primary that has opened.
-    fn newest(&self) -> u8 {
+    pub(super) fn newest(&self) -> u8 {
         self.servers.iter().filter(|server| server.serves()).map(|server| server.promised).max().unwrap_or(0)
     }
 
     /// A commit returns OK once enough have acknowledged it.
-    fn settle(&mut self, server: u8) {
+    pub(super) fn settle(&mut self, server: u8) {
         let newest = self.newest();
         let this = &mut self.servers[server as usize];
         let Duty::Primary { needed, .. } = this.duty else { return };
@@ -390,7 +345,7 @@ impl World {
         }
     }
 
-    fn obey(&mut self, controller: u8, server: u8, command: Command) {
+    pub(super) fn obey(&mut self, controller: u8, server: u8, command: Command) {
         let source_executed = |world: &Self, source: u8| {
             let source = &world.servers[source as usize];
             source.serves().then_some(source.executed)
@@ -519,7 +474,7 @@ impl World {
         }
     }
 
-    fn receive(&mut self, server: u8) {
+    pub(super) fn receive(&mut self, server: u8) {
         let this = &self.servers[server as usize];
         let Duty::Replica { source, acknowledges } = this.duty else { return };
         let from = &self.servers[source as usize];
@@ -545,300 +500,4 @@ impl World {
             self.settle(source);
         }
     }
-}
-
-impl Model for Small {
-    type State = World;
-    type Action = Step;
-
-    fn init_states(&self) -> Vec<World> {
-        let server = |index: u8| Server {
-            mysqld: Mysqld::Up,
-            promised: 1,
-            duty: if index == 0 {
-                Duty::Primary { needed: 1, struck: 0 }
-            } else {
-                Duty::Replica { source: 0, acknowledges: true }
-            },
-            in_force: true,
-            executed: 0,
-            relay: 0,
-            tail: 0,
-            acks: BTreeMap::new(),
-        };
-        vec![World {
-            facts: Facts { epoch: 1, primary: Some(0), ackers: 0b110, needed: 1, operation: None },
-            servers: (0..N as u8).map(server).collect(),
-            controllers: vec![Pending::default(); self.controllers as usize],
-            answers: BTreeMap::new(),
-            high_water: vec![0; N],
-            acknowledged: 0,
-            crashes: 0,
-            cut: None,
-            cuts: 0,
-            split: false,
-        }]
-    }
-
-    fn actions(&self, world: &World, actions: &mut Vec<Step>) {
-        for controller in 0..self.controllers {
-            let pending = &world.controllers[controller as usize];
-            // What was decided may be lost (the process died) and is then decided anew.
-            if pending.swap.is_none() {
-                actions.push(Step::Decide { controller, late: false });
-                actions.push(Step::Decide { controller, late: true });
-            }
-            if pending.swap.is_some() {
-                actions.push(Step::Swap { controller });
-            }
-            for order in 0..pending.orders.len() as u8 {
-                if world.cut != Some(pending.orders[order as usize].0) {
-                    actions.push(Step::Obey { controller, order });
-                }
-            }
-        }
-        match world.cut {
-            Some(_) => actions.push(Step::Heal),
-            None if world.cuts < self.cuts => actions.extend((0..N as u8).map(|server| Step::Cut { server })),
-            None => {}
-        }
-        for server in 0..N as u8 {
-            let this = &world.servers[server as usize];
-            if this.serves() {
-                actions.push(Step::Write { server });
-            }
-            if matches!(this.duty, Duty::Replica { .. }) {
-                actions.push(Step::Receive { server });
-            }
-            if this.mysqld == Mysqld::Up && this.relay != 0 {
-                actions.push(Step::Apply { server });
-            }
-            if this.mysqld == Mysqld::Up && world.crashes < self.crashes {
-                actions.push(Step::Crash { server });
-                if self.lose_volumes {
-                    actions.push(Step::LoseVolume { server });
-                }
-            }
-        }
-    }
-
-    fn next_state(&self, last: &World, step: Step) -> Option<World> {
-        let mut world = last.clone();
-        match step {
-            Step::Decide { controller, late } => {
-                let seen = world.observe(controller, late, self.instances);
-                let mut plan = decide(&seen);
-                self.sabotage_plan(&seen, &mut plan);
-                let swap = plan.record.as_ref().map(|record| (world.facts.clone(), Facts::from(record)));
-                let mut orders: Vec<_> = plan.orders.iter().map(|(to, order)| (number(to), command(order))).collect();
-                orders.sort_unstable();
-                world.controllers[controller as usize] = Pending { swap, orders };
-            }
-            Step::Swap { controller } => {
-                let (expected, next) = world.controllers[controller as usize].swap.take()?;
-                // The resourceVersion grows with every write; facts are never the same again, because epochs grow.
-                if world.facts == expected {
-                    world.facts = next;
-                }
-            }
-            Step::Obey { controller, order } => {
-                let (server, command) = world.controllers[controller as usize].orders.remove(order as usize);
-                world.obey(controller, server, command);
-            }
-            Step::Write { server } => {
-                let this = &mut world.servers[server as usize];
-                let bit = (0..WRITES)
-                    .map(|number| server * WRITES + number)
-                    .find(|bit| (this.received() | this.tail) & (1 << bit) == 0)?;
-                if last.acknowledged & (1 << bit) != 0 {
-                    return None;
-                }
-                this.tail |= 1 << bit;
-                world.settle(server);
-            }
-            Step::Receive { server } => world.receive(server),
-            Step::Apply { server } => {
-                let this = &mut world.servers[server as usize];
-                this.executed |= this.relay;
-                this.relay = 0;
-            }
-            Step::Cut { server } => {
-                world.cuts += 1;
-                world.cut = Some(server);
-            }
-            Step::Heal => world.cut = None,
-            Step::Crash { server } => {
-                world.crashes += 1;
-                let this = &mut world.servers[server as usize];
-                this.mysqld = Mysqld::Down;
-                this.in_force = false;
-            }
-            Step::LoseVolume { server } => {
-                world.crashes += 1;
-                let this = &mut world.servers[server as usize];
-                *this = Server {
-                    mysqld: Mysqld::Empty,
-                    promised: 0,
-                    duty: Duty::None,
-                    in_force: false,
-                    executed: 0,
-                    relay: 0,
-                    tail: 0,
-                    acks: BTreeMap::new(),
-                };
-            }
-        }
-        (world != *last).then_some(world)
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always(
-                "an open primary of the newest epoch holds every acknowledged write",
-                |_, world: &World| {
-                    let newest = world.newest();
-                    world
-                        .servers
-                        .iter()
-                        .filter(|server| server.serves() && server.promised == newest)
-                        .all(|server| world.acknowledged & !server.executed == 0)
-                },
-            ),
-            Property::always("at most one primary is open in an epoch", |_, world: &World| {
-                let open = world.servers.iter().filter(|server| server.serves());
-                let epochs: BTreeSet<u8> = open.clone().map(|server| server.promised).collect();
-                epochs.len() == open.count()
-            }),
-            Property::always(
-                "no write is acknowledged by an older primary once a newer one is open",
-                |_, world: &World| !world.split,
-            ),
-            Property::sometimes("a failover completes", |_, world: &World| {
-                world.facts.operation.is_none() && world.facts.primary.is_some_and(|primary| primary != 0)
-            }),
-        ]
-    }
-
-    fn within_boundary(&self, world: &World) -> bool {
-        world.facts.epoch <= 4 && world.servers.iter().all(|server| server.promised <= 5)
-    }
-}
-
-impl Small {
-    fn sabotage_plan(&self, seen: &Observed, plan: &mut Plan) {
-        match self.sabotage {
-            Sabotage::ProofSkipped => {
-                let Some(operation) =
-                    seen.record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Fencing)
-                else {
-                    return;
-                };
-                let Some((name, _)) = seen.answers.iter().find(|(name, answer)| {
-                    Some(*name) != operation.from.as_ref() && matches!(answer.outcome, Outcome::Held(_))
-                }) else {
-                    return;
-                };
-                let mut ackers = operation.ackers.clone();
-                ackers.remove(name);
-                let advanced =
-                    Operation { to: Some(name.clone()), phase: OperationPhase::Promoting, ackers, ..operation.clone() };
-                *plan = Plan {
-                    record: Some(Record { operation: Some(advanced), ..seen.record.clone() }),
-                    ..Plan::default()
-                };
-            }
-            Sabotage::StrikeUnproven => {
-                let Some(operation) =
-                    seen.record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Striking)
-                else {
-                    return;
-                };
-                let record = Record {
-                    epoch: operation.epoch,
-                    ackers: operation.ackers.clone(),
-                    acks_needed: operation.acks_needed,
-                    operation: None,
-                    ..seen.record.clone()
-                };
-                *plan = Plan { record: Some(record), ..Plan::default() };
-            }
-            Sabotage::Nothing => {}
-        }
-    }
-}
-
-fn honest() -> Small {
-    Small { sabotage: Sabotage::Nothing, controllers: 1, crashes: 2, cuts: 0, lose_volumes: false, instances: 3 }
-}
-
-/// Panics with the shortest trace when a property does not hold.
-fn explore(model: Small, depth: usize, what: &str) {
-    let checker = model.checker().threads(2).target_max_depth(depth).spawn_bfs().join();
-    println!(
-        "{what}: {} states, {} of them unique, depth {}",
-        checker.state_count(),
-        checker.unique_state_count(),
-        checker.max_depth()
-    );
-    for property in [
-        "an open primary of the newest epoch holds every acknowledged write",
-        "at most one primary is open in an epoch",
-        "no write is acknowledged by an older primary once a newer one is open",
-    ] {
-        if let Some(path) = checker.discovery(property) {
-            panic!("{what}: {property}\n{}", trace(path));
-        }
-    }
-}
-
-fn trace(path: stateright::Path<World, Step>) -> String {
-    path.into_vec()
-        .into_iter()
-        .map(|(world, step)| format!("{:?}\n    -> {step:?}\n", (&world.facts, &world.servers, world.acknowledged)))
-        .collect()
-}
-
-#[test]
-fn every_state_around_one_controller_and_two_crashes_keeps_the_invariants() {
-    explore(honest(), 13, "one controller, two crashes");
-}
-
-#[test]
-fn every_state_around_two_controllers_one_of_them_late_keeps_the_invariants() {
-    explore(Small { controllers: 2, crashes: 1, ..honest() }, 10, "two controllers, one crash");
-}
-
-#[test]
-fn every_state_with_an_isolated_instance_keeps_the_invariants() {
-    explore(Small { crashes: 0, cuts: 1, ..honest() }, 13, "one controller, one cut");
-}
-
-#[test]
-fn every_state_with_a_lost_volume_keeps_the_invariants() {
-    explore(Small { crashes: 2, lose_volumes: true, ..honest() }, 12, "lost volumes");
-}
-
-fn sabotage_is_caught(model: Small, depth: usize) {
-    let sabotage = model.sabotage;
-    let checker = model
-        .checker()
-        .threads(2)
-        .target_max_depth(depth)
-        .finish_when(stateright::HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
-    let found = checker.discoveries().into_iter().find(|(property, _)| *property != "a failover completes");
-    let (property, path) =
-        found.unwrap_or_else(|| panic!("{sabotage:?} was not caught in {} states", checker.unique_state_count()));
-    println!("{sabotage:?} caught: {property}\n{}", trace(path));
-}
-
-#[test]
-fn skipping_the_proof_is_caught() {
-    sabotage_is_caught(Small { sabotage: Sabotage::ProofSkipped, crashes: 1, ..honest() }, 16);
-}
-
-#[test]
-fn striking_without_proof_is_caught() {
-    sabotage_is_caught(Small { sabotage: Sabotage::StrikeUnproven, crashes: 2, lose_volumes: true, ..honest() }, 20);
 }
