@@ -231,7 +231,9 @@ impl Memory {
             errant: tracker.errant.clone(),
             high_water: tracker.high_water.clone(),
         };
-        if record.primary.as_ref().is_some_and(|primary| primary == name || instance.follows(primary, wish)) {
+        // Missing is what a recorded acker is while there is a primary that it could follow; nothing else is counted.
+        let expected = record.operation.is_none() && record.ackers.contains(name);
+        if !expected || record.primary.as_ref().is_none_or(|primary| instance.follows(primary, wish)) {
             tracker.healthy_at = now;
         }
         instance.unhealthy_for = now.duration_since(tracker.healthy_at);

@@ -56,13 +56,21 @@ pub struct Log {
     pub entries: Vec<Entry>,
     /// When the writers were stopped, since the start.
     pub ended: Duration,
+    /// When they started, by the clock on the wall, to find the place in other logs.
+    pub started_at: Option<jiff::Timestamp>,
 }
 
 impl Log {
     /// Takes the entries of all writers.
     pub fn new(mut entries: Vec<Entry>, ended: Duration) -> Self {
         entries.sort_by_key(|entry| entry.answered);
-        Self { entries, ended }
+        Self { entries, ended, started_at: None }
+    }
+
+    /// A time of this log by the clock on the wall.
+    fn wall(&self, at: Duration) -> String {
+        let wall = self.started_at.and_then(|started| started.checked_add(at).ok());
+        wall.map_or_else(|| "no clock".to_owned(), |wall| wall.to_string())
     }
 
     /// Rows that were acknowledged.
@@ -77,10 +85,18 @@ impl Log {
 
     /// Longest time without an acknowledgement to anybody, the time up to the first and after the last included.
     pub fn longest_gap(&self) -> Duration {
+        self.gap().1
+    }
+
+    /// The longest gap: its end and its length.
+    fn gap(&self) -> (Duration, Duration) {
         let mut last = Duration::ZERO;
-        let mut longest = Duration::ZERO;
+        let mut longest = (Duration::ZERO, Duration::ZERO);
         for at in self.acknowledged().map(|entry| entry.answered).chain([self.ended]) {
-            longest = longest.max(at.saturating_sub(last));
+            let gap = at.saturating_sub(last);
+            if gap > longest.1 {
+                longest = (at, gap);
+            }
             last = last.max(at);
         }
         longest
@@ -93,14 +109,18 @@ impl Log {
 
     /// One line for people.
     pub fn summary(&self) -> String {
+        let (until, gap) = self.gap();
         let refused = self.entries.iter().filter(|entry| matches!(entry.outcome, Outcome::Refused(_))).count();
         let unknown = self.entries.iter().filter(|entry| matches!(entry.outcome, Outcome::Unknown(_))).count();
         format!(
-            "ledger: {} acknowledged, {refused} refused, {unknown} unknown, in {:.1?}; longest gap {:.0?}, slowest {:.0?}",
+            "ledger: {} acknowledged, {refused} refused, {unknown} unknown, in {:.1?}; longest gap {:.0} ms until {:.2?} \
+             ({}), slowest {:.0} ms",
             self.acknowledged().count(),
             self.ended,
-            self.longest_gap(),
-            self.slowest(),
+            gap.as_secs_f64() * 1000.0,
+            until,
+            self.wall(until),
+            self.slowest().as_secs_f64() * 1000.0,
         )
     }
 }

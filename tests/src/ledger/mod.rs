@@ -101,7 +101,8 @@ impl Ledger {
     /// When a writer broke.
     pub async fn finish(self) -> Result<Log> {
         let ended = self.started.elapsed();
+        let started_at = jiff::Timestamp::now().checked_sub(ended).ok();
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        Ok(Log::new(self.writers.join().await?, ended))
+        Ok(Log { started_at, ..Log::new(self.writers.join().await?, ended) })
     }
 }

@@ -148,7 +148,8 @@ async fn plaintext_is_refused_on_the_x_protocol_port() -> Result<()> {
             // transmission works: over TLS, as is shown, and so nothing but the missing TLS is refused after that.
             let answer = connect().await?.secure(&authorities, &host).await?.authenticate_plain(user, password).await?;
             ensure!(answer.is_authenticated(), "{pod} over TLS: {}", answer.text());
-            let answer = connect().await?.secure(&authorities, &host).await?.authenticate_memory(user, password).await?;
+            let answer =
+                connect().await?.secure(&authorities, &host).await?.authenticate_memory(user, password).await?;
             ensure!(answer.is_authenticated(), "{pod} over TLS, from the cache: {}", answer.text());
             let refused = connect().await?.authenticate_plain(user, password).await?;
             ensure!(refused.is_error(), "{pod} took a password without TLS");
