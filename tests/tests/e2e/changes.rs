@@ -12,7 +12,8 @@ use tests::ledger::{Ledger, Options};
 use tests::pace::{LOOK, Look, until};
 use tests::{Cluster, Scene, run, spec};
 
-/// A planned change of primary may take this long from the last OK to the next, on a machine that is busy with other tests.
+/// A roll-out pauses writes for planned changes of primary only; an outage would be longer than this. (How long the pauses
+/// are is measured by the benchmarks, not here.)
 const GAP: Duration = Duration::from_secs(10);
 
 #[tokio::test]
