@@ -3,6 +3,7 @@
 //! A message is its length (4 bytes, little endian, what follows), its type (1 byte) and a protobuf body. The few bodies
 //! needed here are written and read by hand.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -131,7 +132,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XSession<S> {
         let once = Sha256::digest(password.as_bytes());
         let twice = Sha256::digest(once);
         let salted = Sha256::new().chain_update(twice).chain_update(nonce).finalize();
-        let scramble: String = once.iter().zip(salted).map(|(left, right)| format!("{:02X}", left ^ right)).collect();
+        let scramble = once.iter().zip(salted).fold(String::new(), |mut text, (left, right)| {
+            // Writing to a String does not fail.
+            let _ = write!(text, "{:02X}", left ^ right);
+            text
+        });
         let mut body = Vec::new();
         field(&mut body, 1, format!("\0{user}\0{scramble}").as_bytes());
         self.ask(AUTHENTICATE_CONTINUE, &body).await

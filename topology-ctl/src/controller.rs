@@ -161,6 +161,7 @@ pub fn record(status: Option<&MySQLClusterStatus>) -> Record {
         epoch: record.epoch,
         primary: record.primary,
         ackers: record.ackers.into_iter().collect(),
+        acks_needed: record.acks_needed,
         operation: record.operation.is_some(),
     }
 }

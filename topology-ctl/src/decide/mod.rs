@@ -28,6 +28,8 @@ pub struct Record {
     pub primary: Option<String>,
     /// Replicas whose acknowledgement counts: each may be the proof of an acknowledged write.
     pub ackers: BTreeSet<String>,
+    /// Acknowledgements that each commit is recorded to wait for.
+    pub acks_needed: u32,
     /// Whether a failover or switchover is under way.
     pub operation: bool,
 }
@@ -130,7 +132,8 @@ pub(crate) mod fixtures {
 
     /// Epoch 1, instance 0 is the primary, all others are ackers.
     pub fn record(count: u32) -> Record {
-        Record { epoch: 1, primary: Some(name(0)), ackers: (1..count).map(name).collect(), operation: false }
+        let ackers = (1..count).map(name).collect();
+        Record { epoch: 1, primary: Some(name(0)), ackers, acks_needed: (count / 2).min(count - 1), operation: false }
     }
 
     /// A state with nothing special about it.

@@ -60,6 +60,8 @@ pub enum Wait {
     NoDonor,
     /// Every donor already serves a clone.
     DonorsBusy,
+    /// The first replica of a lone primary joins; a second clone would slow its first acknowledgements.
+    FirstJoining,
     /// The last attempt failed; the next one comes later.
     BackingOff,
 }
@@ -71,6 +73,7 @@ impl Wait {
             Self::DataFromBefore => "another instance holds data from before this cluster was created",
             Self::Bootstrapping => "the cluster is being bootstrapped",
             Self::Operation => "a change of primary is under way",
+            Self::FirstJoining => "another instance is just becoming the first replica",
             Self::StillAcker => "it is a recorded acker, failover-d strikes it first",
             Self::StillPrimary => "it is the recorded primary, failover-d promotes another first",
             Self::NoDonor => "no healthy instance with proven history can be the donor",
@@ -198,6 +201,7 @@ pub fn provision(record: &Record, members: &[Member], attempts: &BTreeMap<String
         };
         let chosen = match wait {
             Some(wait) => Err(wait),
+            None if first_is_joining(record, members, &member.name, &busy) => Err(Wait::FirstJoining),
             None => donor(record, members, &member.name, &busy),
         };
         match chosen {
@@ -209,6 +213,30 @@ pub fn provision(record: &Record, members: &[Member], attempts: &BTreeMap<String
         }
     }
     plan
+}
+
+/// A primary that nobody acknowledges yet gets its replicas one after the other: the commits that wait for the very first
+/// acknowledgement would otherwise wait for a disk that a second clone keeps busy.
+fn first_is_joining(record: &Record, members: &[Member], recipient: &str, busy: &BTreeSet<&str>) -> bool {
+    let joins = |member: &Member| {
+        member.state.as_ref().is_some_and(|state| match state.phase {
+            Phase::Cloning | Phase::Starting => true,
+            Phase::Running => {
+                state.mysqld.as_ref().and_then(|mysqld| mysqld.replication.as_ref()).is_none_or(|replication| {
+                    replication.applier_error.is_empty() && replication.receiver_error.is_empty()
+                })
+            }
+            Phase::Empty
+            | Phase::Initialising
+            | Phase::Crashed
+            | Phase::Rewinding
+            | Phase::Stopping
+            | Phase::Failed => false,
+        })
+    };
+    let others =
+        members.iter().filter(|member| member.name != recipient && record.primary.as_ref() != Some(&member.name));
+    record.acks_needed == 0 && (!busy.is_empty() || others.into_iter().any(joins))
 }
 
 fn leaving(member: &Member) -> bool {
@@ -355,6 +383,16 @@ mod tests {
         assert_eq!(plan(&record(3), &members).orders, [clone_of(3, 0)]);
         members[0].state = None;
         assert_eq!(plan(&record(3), &members).waiting, [(name(3), Wait::NoDonor)]);
+    }
+
+    #[test]
+    fn a_lone_primary_gets_its_first_replica_before_the_second_is_cloned() {
+        let record = record(1);
+        assert_eq!(plan(&record, &[member(0), empty(1), empty(2)]).waiting, [(name(2), Wait::FirstJoining)]);
+        let joining = plan(&record, &[member(0), member(1), empty(2)]);
+        assert_eq!((joining.orders, joining.waiting), (vec![], vec![(name(2), Wait::FirstJoining)]));
+        let recorded = Record { ackers: [name(1)].into(), acks_needed: 1, ..record };
+        assert_eq!(plan(&recorded, &[member(0), member(1), empty(2)]).orders, [clone_of(2, 1)]);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use common::instance::{CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, InstanceState, Phase, SettingVerdict};
+use common::instance::{
+    CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, InstanceState, Phase, SettingVerdict,
+};
 use common::names;
 use serde_json::json;
 use tracing::{info, warn};
