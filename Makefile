@@ -3,8 +3,8 @@
 
 PELORUS_CACHE ?= $(HOME)/.cache/pelorus
 PROFILE ?= release
-# Build products live outside the clone, keyed by what they depend on: a second clone is quick.
-TARGET_KEY := $(shell cat Cargo.lock .cargo/config.toml Cargo.toml | sha256sum | cut -c1-12)
+# Build products live outside the clone: a second clone is quick. Cargo itself knows what a changed lock file makes stale.
+TARGET_KEY := $(shell (rustc --version; cat .cargo/config.toml) | sha256sum | cut -c1-12)
 export PELORUS_CACHE
 export CARGO_TARGET_DIR ?= $(PELORUS_CACHE)/target-$(TARGET_KEY)
 

@@ -22,6 +22,8 @@ const CLOSE: Duration = Duration::from_secs(10);
 const STOP: Duration = Duration::from_secs(15);
 /// After a demotion without a follow: the candidate may still fetch the tail from here.
 const AFTER_DEMOTION: Duration = Duration::from_secs(10);
+/// Without any replica connected for so long nobody can take over: the whole cluster is going.
+const ALONE: Duration = Duration::from_secs(3);
 /// Longest wait for an order that is being carried out.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -47,6 +49,7 @@ pub async fn leave(instance: &Arc<Instance>) {
 async fn hand_over(instance: &Arc<Instance>) {
     let begun = Instant::now();
     let mut demoted_at = None;
+    let mut connected_at = begun;
     while begun.elapsed() < instance.layout.hand_over && instance.child().is_some() {
         let (opened, follows) =
             instance.look(|facts| (facts.opened, facts.in_force && matches!(facts.promise.role, Role::Replica { .. })));
@@ -56,6 +59,14 @@ async fn hand_over(instance: &Arc<Instance>) {
         if opened {
             demoted_at = None;
         } else if demoted_at.get_or_insert_with(Instant::now).elapsed() > AFTER_DEMOTION {
+            return;
+        }
+        let dumps =
+            instance.look(|facts| facts.mysqld.as_ref().is_some_and(|(state, _)| !state.source.dumps.is_empty()));
+        if dumps {
+            connected_at = Instant::now();
+        } else if opened && connected_at.elapsed() > ALONE {
+            tracing::info!("no replica is connected: nobody can take over");
             return;
         }
         tokio::time::sleep(POLL).await;

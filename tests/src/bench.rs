@@ -96,12 +96,11 @@ pub fn report(name: &str, rows: &[Row]) -> Result<()> {
     std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))
 }
 
-/// `target/bench` of the workspace, found from where we are.
+/// `target/bench` of the workspace, found from where we are; wherever cargo keeps its own products.
 fn folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let here = std::env::current_dir().unwrap_or_default();
     let workspace = here.ancestors().find(|folder| folder.join("Cargo.lock").exists()).unwrap_or(&here).to_owned();
-    target.unwrap_or_else(|| workspace.join("target")).join("bench")
+    workspace.join("target/bench")
 }
 
 #[cfg(test)]

@@ -97,7 +97,13 @@ async fn a_primary_that_is_scaled_away_hands_over_first() -> Result<()> {
         shop.wait_ready(1, Duration::from_secs(120)).await?;
         ensure!(shop.primary().await? == "shop-0", "shop-0 is what is left");
         ledger.wait_for(20, Duration::from_secs(30)).await?;
-        ledger.finish().await?.expect_lossless(&shop).await
+        let log = ledger.finish().await?;
+        until("shop-1 to be gone", Duration::from_secs(90), async || {
+            let pods: Vec<String> = shop.pods().await?.into_keys().collect();
+            Ok(if pods == ["shop-0"] { Look::Done(()) } else { Look::Not(format!("{pods:?}")) })
+        })
+        .await?;
+        log.expect_lossless(&shop).await
     })
     .await
 }

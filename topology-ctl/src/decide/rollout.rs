@@ -66,6 +66,10 @@ pub struct Input<'a> {
     pub degraded: bool,
 }
 
+/// A replica that misses no more transactions than this has caught up: it is asked a moment later than the primary, or
+/// earlier, and writes go on between.
+const BEHIND_TRANSACTIONS: u64 = 200;
+
 /// Decides the next step.
 pub fn rollout(input: Input<'_>) -> Rollout {
     let Input { record, members, wanted, replicas, template_observed, degraded } = input;
@@ -136,7 +140,21 @@ fn gap(record: &Record, expected: &[&Member], replicas: u32, degraded: bool) -> 
     {
         return Some(format!("{} is not a recorded acker yet", member.name));
     }
+    if let Some(behind) = behind(primary, expected) {
+        return Some(behind);
+    }
     degraded.then(|| "the cluster is degraded".to_owned())
+}
+
+/// A replica that still receives what it missed. It follows and applies all that it has, but commits would wait for it to
+/// receive the rest (a flush of the relay log for each) if another acker went away now.
+fn behind(primary: &str, expected: &[&Member]) -> Option<String> {
+    let mysqld = |member: &'_ Member| member.state.as_ref().and_then(|state| state.mysqld.clone());
+    let source = expected.iter().find(|member| member.name == primary).and_then(|member| mysqld(member))?;
+    expected.iter().filter(|member| member.name != primary).find_map(|member| {
+        let missing = source.executed.subtract(&mysqld(member)?.received).count();
+        (missing > BEHIND_TRANSACTIONS).then(|| format!("{} still has {missing} transactions to receive", member.name))
+    })
 }
 
 fn is_outdated(member: &Member, wanted: &str) -> bool {
@@ -175,7 +193,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
     use super::super::Pod;
-    use super::super::fixtures::{members, name, record};
+    use super::super::fixtures::{members, mysqld, name, record, state};
     use super::*;
 
     fn decide(record: &Record, members: &[Member]) -> Rollout {
@@ -244,6 +262,22 @@ mod tests {
             rollout(Input { degraded: false, template_observed: false, ..input }),
             Rollout::Waiting { .. }
         ));
+    }
+
+    #[test]
+    fn a_replica_that_still_receives_what_it_missed_is_waited_for() {
+        const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let with = |last: u32| {
+            let mut members = outdated(&[0, 1]);
+            for (member, last) in members.iter_mut().zip([1000, 1000, last]) {
+                let mut state = state(member.ordinal, common::instance::Phase::Running);
+                state.mysqld = Some(mysqld(&format!("{UUID}:1-{last}")));
+                member.state = Some(state);
+            }
+            decide(&record(3), &members)
+        };
+        assert!(matches!(with(700), Rollout::Waiting { .. }));
+        assert!(matches!(with(900), Rollout::Replace { .. }));
     }
 
     #[test]
