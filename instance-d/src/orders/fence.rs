@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::replication::{channel, kill_and_restart, stop_receiver};
+use super::replication::{channel, stop_receiver_for_sure};
 use super::{Done, close};
 use crate::error::Result;
 use crate::gate::Pass;
@@ -17,14 +17,7 @@ pub(super) async fn fence(instance: &Arc<Instance>, pass: &Pass) -> Result<Done>
         // Killed: a crashed primary stays down until an order says what becomes of its tail.
         return Ok(Done::NotYet);
     }
-    let stopped = async {
-        let mut hands = instance.hands().await?;
-        stop_receiver(&mut hands).await
-    };
-    if let Err(error) = stopped.await {
-        tracing::warn!(%error, "the receiver's stop was not confirmed");
-        pass.run(kill_and_restart(instance)).await?;
-    }
+    stop_receiver_for_sure(instance, pass).await?;
     let mut hands = instance.hands().await?;
     let session = hands.session()?;
     if channel(session).await?.is_some_and(|channel| !channel.applier) {

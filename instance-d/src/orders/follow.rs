@@ -12,7 +12,7 @@ use common::mysql::{Ca, Credentials, Endpoint, Session, Tls};
 use common::names::account;
 use common::sql::quote_str;
 
-use super::replication::{Channel, channel, executed, kill_and_restart, parse, set_acks, stop_receiver};
+use super::replication::{Channel, channel, executed, parse, set_acks, stop_receiver_for_sure};
 use super::{Done, close};
 use crate::data::Promise;
 use crate::error::{Error, Result};
@@ -56,12 +56,9 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
         return Ok(Done::InForce);
     }
-    if let Err(error) = stop_receiver(&mut hands).await {
-        tracing::warn!(%error, "the receiver's stop was not confirmed");
-        drop(hands);
-        pass.run(kill_and_restart(instance)).await?;
-        hands = instance.hands().await?;
-    }
+    drop(hands);
+    stop_receiver_for_sure(instance, pass).await?;
+    let mut hands = instance.hands().await?;
     // A running applier keeps the relay log over a CHANGE. One that cannot start (an error of its own) loses it, which
     // the check below allows: the source has everything.
     let applier = match channel(hands.session()?).await? {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::instance::{PromoteOrder, RefusalCode, Role};
 
 use super::Done;
-use super::replication::{channel, executed, kill_and_restart, kill_coordinator, set_acks, set_locks, stop_receiver};
+use super::replication::{channel, executed, kill_coordinator, set_acks, set_locks, stop_receiver_for_sure};
 use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
@@ -34,14 +34,7 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
         set_acks(&mut hands, acks_needed).await?;
         return Ok(Done::InForce);
     }
-    let stopped = async {
-        let mut hands = instance.hands().await?;
-        stop_receiver(&mut hands).await
-    };
-    if let Err(error) = stopped.await {
-        tracing::warn!(%error, "the receiver's stop was not confirmed");
-        pass.run(kill_and_restart(instance)).await?;
-    }
+    stop_receiver_for_sure(instance, pass).await?;
     let mut hands = instance.hands().await?;
     pass.run(apply_received(&mut hands, Duration::from_millis(order.apply_timeout_ms))).await?;
     kill_coordinator(&mut hands).await?;

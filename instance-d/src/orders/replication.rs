@@ -9,6 +9,7 @@ use common::names::{INSTANCES_MAX, account};
 
 use crate::accounts;
 use crate::error::{Error, Result};
+use crate::gate::Pass;
 use crate::instance::{Hands, Instance, STATEMENT};
 
 /// Longest stop of a receiver: 0.1 s while it is connected, 2 s while it is connecting (EXPERIMENTS, 13).
@@ -199,11 +200,28 @@ pub async fn set_acks(hands: &mut Hands, acks_needed: u32) -> Result<()> {
     hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=ON", STATEMENT).await
 }
 
+/// The receiver has stopped and said so, or mysqld is killed and started anew without one: relay logs survive that
+/// (FAILOVER, step 2).
+///
+/// # Errors
+/// mysqld does not come back, or the order was overtaken.
+pub async fn stop_receiver_for_sure(instance: &Arc<Instance>, pass: &Pass) -> Result<()> {
+    let stopped = async {
+        let mut hands = instance.hands().await?;
+        stop_receiver(&mut hands).await
+    };
+    if let Err(error) = stopped.await {
+        tracing::warn!(%error, "the receiver's stop was not confirmed");
+        pass.run(kill_and_restart(instance)).await?;
+    }
+    Ok(())
+}
+
 /// Kills mysqld because nothing gentler was confirmed, and brings it up again where that is allowed.
 ///
 /// # Errors
 /// It does not end, or does not come up.
-pub async fn kill_and_restart(instance: &Arc<Instance>) -> Result<()> {
+async fn kill_and_restart(instance: &Arc<Instance>) -> Result<()> {
     tracing::warn!("killing mysqld: its receiver did not stop in time");
     instance.kill().await?;
     instance.ensure_running().await
