@@ -145,9 +145,14 @@ impl InstanceClient {
         self.call(Method::POST, path, body.into(), timeout).await
     }
 
-    /// The state now.
+    /// The state as last observed.
     pub async fn state(&self, timeout: Duration) -> Result<InstanceState, Error> {
         self.call(Method::GET, "/v1/state", Bytes::new(), timeout).await
+    }
+
+    /// What mysqld says now, rather than at its last observation.
+    pub async fn look(&self, timeout: Duration) -> Result<InstanceState, Error> {
+        self.call(Method::GET, "/v1/state?now", Bytes::new(), timeout).await
     }
 
     /// The state now and whenever it changes, and each [`crate::instance::HEARTBEAT`]. The deadline is for the answer's

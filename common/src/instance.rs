@@ -3,7 +3,7 @@
 //! HTTP/1.1 and JSON over mutual TLS on [`crate::names::PORT_INSTANCE_API`]:
 //!
 //! ```text
-//! GET  /v1/state            InstanceState
+//! GET  /v1/state            InstanceState; with ?now mysqld is asked first
 //! GET  /v1/stream           InstanceState as lines of JSON: at once, on every change, and each HEARTBEAT
 //! POST /v1/initialise       InitialiseOrder   -> InstanceState   topology-ctl
 //! POST /v1/clone            CloneOrder        -> InstanceState   topology-ctl
@@ -78,6 +78,49 @@ pub struct InstanceState {
     /// Present while a mysqld process exists: age of the last answered canary query on a held session and of the last
     /// new login that was answered. Both grow while mysqld hangs.
     pub canary: Option<Canary>,
+    /// The last unacknowledged tail that was cut off here. Outlives restarts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewound: Option<Rewound>,
+    /// Transactions that keep this data from following: `phase` is or was `Failed` for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errant: Option<ErrantReport>,
+}
+
+/// An unacknowledged tail that was cut off a former primary's binlog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rewound {
+    /// Epoch of the order that asked for it.
+    pub epoch: Epoch,
+    /// What was cut off.
+    pub gtids: GtidSet,
+    /// Bytes of it that were saved to the volume first.
+    pub saved_bytes: u64,
+    /// From the order to the proof that nothing foreign is left.
+    pub seconds: f64,
+}
+
+/// Transactions of an instance that its source does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrantReport {
+    /// Which. Empty when the binlog could not be read, so that nobody knows.
+    pub gtids: GtidSet,
+    /// How they came to be.
+    pub origin: ErrantOrigin,
+    /// They are copied to the volume, outside of the data: throwing the data away loses no trace.
+    pub saved: bool,
+}
+
+/// How errant transactions came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrantOrigin {
+    /// The unacknowledged tail of a primary that was replaced: nobody was told that they are committed.
+    Tail,
+    /// Received from a primary that was replaced, and acknowledged to nobody either.
+    Received,
+    /// Committed here past Pelorus: somebody wrote to a replica. Only a person can say that they may go.
+    Written,
 }
 
 /// What the last role order made of an instance.
@@ -252,6 +295,9 @@ pub struct CloneOrder {
     pub donor_host: String,
     /// `dataId` of the data that may be thrown away.
     pub condemns: Option<String>,
+    /// Transactions that are copied to the volume before: the order fails, and the data stays, when they cannot be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saves: Option<GtidSet>,
 }
 
 /// Promise the epoch, stop the receiver for sure, start the applier, and answer with what was received.

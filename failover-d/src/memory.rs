@@ -36,6 +36,8 @@ struct Tracker {
     high_water: GtidSet,
     suspect: Option<(GtidSet, u64)>,
     errant: GtidSet,
+    /// What the primary had executed at that time, and this one has not received since.
+    goal: Option<(GtidSet, Instant)>,
 }
 
 impl Tracker {
@@ -48,7 +50,21 @@ impl Tracker {
             high_water: GtidSet::default(),
             suspect: None,
             errant: GtidSet::default(),
+            goal: None,
         }
+    }
+
+    /// For how long something of the primary's has been missing.
+    fn behind_for(&mut self, primary: Option<&GtidSet>, now: Instant) -> Duration {
+        let received = self.state.as_ref().and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.received);
+        let (Some(received), Some(primary)) = (received, primary) else {
+            self.goal = None;
+            return Duration::ZERO;
+        };
+        if self.goal.as_ref().is_none_or(|(goal, _)| goal.is_subset(received)) {
+            self.goal = (!primary.is_subset(received)).then(|| (primary.clone(), now));
+        }
+        self.goal.as_ref().map_or(Duration::ZERO, |(_, since)| now.duration_since(*since))
     }
 }
 
@@ -184,11 +200,16 @@ impl Memory {
         names.extend(record.primary.iter().cloned());
         names.extend((0..wish.instances).map(|ordinal| names::instance(&self.cluster, ordinal)));
         self.trackers.retain(|name, _| names.contains(name));
+        let executed = record
+            .primary
+            .as_ref()
+            .and_then(|primary| Some(self.trackers.get(primary)?.state.as_ref()?.mysqld.as_ref()?.executed.clone()));
         let instances = names
             .into_iter()
             .filter_map(|name| {
                 let ordinal = names::ordinal(&self.cluster, &name)?;
-                let instance = self.instance(&name, ordinal, record, wish, pods, now);
+                let mut instance = self.instance(&name, ordinal, record, wish, pods, now);
+                instance.behind_for = self.tracker(&name, now).behind_for(executed.as_ref(), now);
                 Some((name, instance))
             })
             .collect();
@@ -228,6 +249,7 @@ impl Memory {
             state: if reachable { tracker.state.clone() } else { None },
             age: now.duration_since(tracker.heard_at),
             unhealthy_for: Duration::ZERO,
+            behind_for: Duration::ZERO,
             errant: tracker.errant.clone(),
             high_water: tracker.high_water.clone(),
         };
@@ -267,6 +289,30 @@ mod tests {
         state.mysqld.as_mut().unwrap().executed = format!("{uuid}:1").parse().unwrap();
         memory.heard(state, Some(&primary), now);
         assert!(memory.trackers["c-1"].errant.is_empty());
+    }
+
+    #[test]
+    fn replica_lies_behind_since_the_primary_had_what_it_still_misses() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut tracker = Tracker::new(start);
+        let set = |last: u64| -> GtidSet { format!("aaaaaaaa-0000-0000-0000-000000000009:1-{last}").parse().unwrap() };
+        let mut state = fixture::replica("c-1", "c-0");
+        let mut received = |tracker: &mut Tracker, last| {
+            state.mysqld.as_mut().unwrap().received = set(last);
+            tracker.state = Some(state.clone());
+        };
+        received(&mut tracker, 5);
+        assert_eq!(tracker.behind_for(Some(&set(5)), at(0)), Duration::ZERO);
+        assert_eq!(tracker.behind_for(Some(&set(7)), at(100)), Duration::ZERO);
+        received(&mut tracker, 6);
+        assert_eq!(tracker.behind_for(Some(&set(9)), at(400)), Duration::from_millis(300));
+        // It has what was missed at first; what it misses now is missed since now.
+        received(&mut tracker, 7);
+        assert_eq!(tracker.behind_for(Some(&set(9)), at(600)), Duration::ZERO);
+        assert_eq!(tracker.behind_for(Some(&set(9)), at(700)), Duration::from_millis(100));
+        received(&mut tracker, 9);
+        assert_eq!(tracker.behind_for(Some(&set(9)), at(800)), Duration::ZERO);
     }
 
     #[test]

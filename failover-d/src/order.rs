@@ -14,11 +14,14 @@ use crate::stream::Update;
 
 /// Pause before an order that failed, or that changed nothing, is given again.
 const AGAIN: Duration = Duration::from_millis(400);
+/// Pause between two looks that a decision waits for.
+const LOOK_AGAIN: Duration = Duration::from_millis(3);
 
 /// Deadlines of orders. instance-d bounds each by itself; these only cover the way.
 fn deadline(order: &Order) -> Duration {
     match order {
         Order::Fence(_) | Order::Acks(_) => Duration::from_secs(5),
+        Order::Look => Duration::from_secs(1),
         Order::Demote(demote) => Duration::from_millis(demote.budget_ms) + Duration::from_secs(3),
         Order::Follow(_) => Duration::from_secs(20),
         Order::Promote(promote) => Duration::from_millis(promote.apply_timeout_ms) + Duration::from_secs(5),
@@ -33,9 +36,11 @@ pub fn kind(order: &Order) -> &'static str {
         Order::Promote(_) => "promote",
         Order::Acks(_) => "acks",
         Order::Demote(_) => "demote",
+        Order::Look => "look",
     }
 }
 
+/// The epoch that an order carries; a look carries none.
 fn epoch(order: &Order) -> u64 {
     match order {
         Order::Fence(order) => order.epoch,
@@ -43,6 +48,7 @@ fn epoch(order: &Order) -> u64 {
         Order::Promote(order) => order.epoch,
         Order::Acks(order) => order.epoch,
         Order::Demote(order) => order.epoch,
+        Order::Look => 0,
     }
 }
 
@@ -73,7 +79,8 @@ impl Orders {
         let key = (name.clone(), kind(&order));
         if let Some(given) = self.given.get(&key) {
             let same = given.order == order;
-            let resting = now.duration_since(given.at) < AGAIN;
+            let pause = if order == Order::Look { LOOK_AGAIN } else { AGAIN };
+            let resting = now.duration_since(given.at) < pause;
             // A changed order of the same kind is given at once: its epoch, or its content, is newer.
             if same && (given.in_flight || resting) {
                 return;
@@ -90,11 +97,13 @@ impl Orders {
                 Order::Promote(order) => client.promote(order, timeout).await,
                 Order::Acks(order) => client.acks(order, timeout).await,
                 Order::Demote(order) => client.demote(order, timeout).await,
+                Order::Look => client.look(timeout).await,
             };
             let elapsed = started.elapsed();
             let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             metrics.order(kind(&order), result.is_ok(), elapsed);
             match &result {
+                Ok(_) if order == Order::Look => {}
                 Ok(_) => {
                     info!(instance = name, order = kind(&order), epoch = epoch(&order), elapsed_ms, "order obeyed");
                 }
@@ -122,7 +131,7 @@ pub fn outcome(order: &Order, result: &Result<InstanceState, Error>) -> Option<A
     let demotes_gently = match order {
         Order::Demote(demote) => !demote.kill,
         Order::Fence(_) => false,
-        Order::Follow(_) | Order::Promote(_) | Order::Acks(_) => return None,
+        Order::Follow(_) | Order::Promote(_) | Order::Acks(_) | Order::Look => return None,
     };
     let outcome = match result {
         Ok(state) if state.phase == Phase::Running && state.mysqld.is_some() => Outcome::Held(Box::new(state.clone())),

@@ -7,7 +7,7 @@ use common::crd::{self as status, MySQLClusterStatus, OperationKind as StatusKin
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, Patch, PatchParams};
 
-use crate::decide::{Kind, Operation, OperationPhase, Record};
+use crate::decide::{Kind, Operation, OperationPhase, Record, Reign};
 
 /// Field manager of the compare-and-swap writes.
 const MANAGER: &str = "pelorus/failover-d-record";
@@ -36,6 +36,17 @@ pub fn read(cluster: &MySQLCluster) -> Record {
         primary: recorded.primary,
         ackers: recorded.ackers.into_iter().collect(),
         acks_needed: recorded.acks_needed,
+        primary_data: recorded.primary_data,
+        unproven: recorded
+            .unproven
+            .into_iter()
+            .map(|reign| Reign {
+                primary: reign.primary,
+                primary_data: reign.primary_data,
+                ackers: reign.ackers.into_iter().collect(),
+                acks_needed: reign.acks_needed,
+            })
+            .collect(),
         operation: recorded.operation.map(|operation| Operation {
             id: operation.id,
             kind: match operation.kind {
@@ -67,6 +78,17 @@ fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -
         primary: record.primary.clone(),
         ackers: record.ackers.iter().cloned().collect(),
         acks_needed: record.acks_needed,
+        primary_data: record.primary_data.clone(),
+        unproven: record
+            .unproven
+            .iter()
+            .map(|reign| status::Reign {
+                primary: reign.primary.clone(),
+                primary_data: reign.primary_data.clone(),
+                ackers: reign.ackers.iter().cloned().collect(),
+                acks_needed: reign.acks_needed,
+            })
+            .collect(),
         operation: record.operation.as_ref().map(|operation| {
             let going_on = known.filter(|known| known.id == operation.id);
             status::Operation {

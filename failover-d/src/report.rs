@@ -87,7 +87,8 @@ impl Report {
     }
 }
 
-fn instance_status(name: &str, state: Option<&InstanceState>, fresh: bool, errant: String) -> InstanceStatus {
+fn instance_status(name: &str, instance: &decide::Instance, fresh: bool) -> InstanceStatus {
+    let state = instance.state.as_ref();
     let mysqld = state.and_then(|state| state.mysqld.as_ref());
     InstanceStatus {
         name: name.to_owned(),
@@ -99,10 +100,8 @@ fn instance_status(name: &str, state: Option<&InstanceState>, fresh: bool, erran
         version: mysqld.map(|mysqld| mysqld.version.clone()),
         server_uuid: mysqld.map(|mysqld| mysqld.server_uuid.clone()),
         executed: mysqld.map(|mysqld| mysqld.executed.to_string()),
-        lag: mysqld
-            .and_then(|mysqld| mysqld.replication.as_ref())
-            .map(|replication| (replication.lag_seconds * 10.0).round() / 10.0),
-        errant: Some(errant),
+        lag: instance.lag().map(|lag| (lag * 10.0).round() / 10.0),
+        errant: Some(instance.errant.to_string()),
         disk_free: state.map(|state| Quantity(format!("{}Mi", state.disk.free_bytes >> 20))),
         problem: state.and_then(|state| {
             state.problem.clone().or_else(|| {
@@ -128,9 +127,7 @@ pub fn compose(
     let instances: Vec<InstanceStatus> = seen
         .instances
         .iter()
-        .map(|(name, instance)| {
-            instance_status(name, instance.state.as_ref(), instance.fresh(&seen.wish), instance.errant.to_string())
-        })
+        .map(|(name, instance)| instance_status(name, instance, instance.fresh(&seen.wish)))
         .collect();
     let primary = seen.record.primary.as_ref().and_then(|name| Some((name, seen.instances.get(name)?)));
     let serving = primary.is_some_and(|(_, instance)| instance.serves_as_primary() && instance.fresh(&seen.wish));

@@ -34,10 +34,13 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::error::{Error, Result};
 use crate::instance::Instance;
+use crate::observe;
 use crate::orders::{self, RoleOrder};
 
 /// Longest TLS handshake, and longest wait for a request's head.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for an observation that is asked for.
+const LOOK: Duration = Duration::from_millis(500);
 /// Longest body of an order. GTID sets with very many gaps are large.
 const BODY_MAX: usize = 32 << 20;
 /// After a failed accept (out of file descriptors).
@@ -103,7 +106,12 @@ async fn metrics(State(instance): Shared) -> Response {
 
 async fn state(State(instance): Shared, request: Request) -> Response {
     match allow(&instance, &request, &[FAILOVER_D, TOPOLOGY_CTL]) {
-        Ok(()) => json(StatusCode::OK, &instance.report()),
+        Ok(()) => {
+            if request.uri().query() == Some("now") {
+                observe::now(&instance, LOOK).await;
+            }
+            json(StatusCode::OK, &instance.report())
+        }
         Err(refusal) => refused(&refusal),
     }
 }

@@ -10,7 +10,7 @@ use common::instance::{
 };
 use common::mysql::{Credentials, Session};
 use common::names::account;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{Identity, Layout};
 use crate::data::{Promise, Volume, write_private};
@@ -81,6 +81,10 @@ pub struct Instance {
     pub metrics: Metrics,
     /// One order at a time.
     pub gate: Gate,
+    /// Wakes the observer before its time.
+    pub ask: Notify,
+    /// An observation has been taken in.
+    pub observed: Notify,
     config: Mutex<InstanceConfig>,
     facts: Mutex<Facts>,
     child: Mutex<Option<Arc<Mysqld>>>,
@@ -128,6 +132,8 @@ impl Instance {
             volume,
             metrics: Metrics::new(),
             gate: Gate::default(),
+            ask: Notify::new(),
+            observed: Notify::new(),
             config: Mutex::new(config),
             facts: Mutex::new(facts),
             child: Mutex::new(None),

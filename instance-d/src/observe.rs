@@ -202,6 +202,26 @@ pub fn publish(instance: &Instance, state: MysqldState, begun: Instant) {
     } else {
         instance.change_quietly(|facts| facts.mysqld = Some((state, observed_at)));
     }
+    instance.observed.notify_waiters();
+}
+
+/// Waits for an observation that begins now, as long as mysqld answers at once. What is known then is the best there is.
+pub async fn now(instance: &Instance, within: Duration) {
+    let asked = Instant::now();
+    let seen = async {
+        loop {
+            let mut observed = std::pin::pin!(instance.observed.notified());
+            observed.as_mut().enable();
+            if instance.look(|facts| facts.mysqld.as_ref().is_none_or(|(_, begun)| *begun >= asked)) {
+                return;
+            }
+            instance.ask.notify_one();
+            observed.await;
+        }
+    };
+    if tokio::time::timeout(within, seen).await.is_err() {
+        tracing::debug!("no observation in time");
+    }
 }
 
 fn without_ages(state: &MysqldState) -> MysqldState {
@@ -224,7 +244,10 @@ pub async fn observe(instance: Arc<Instance>) {
     let mut waits = WaitClock::default();
     let mut ticks = ticker(PACE);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = instance.ask.notified() => {}
+        }
         let Some(child) = instance.child().filter(|_| observable(&instance)) else {
             session = None;
             continue;

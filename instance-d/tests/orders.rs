@@ -244,3 +244,34 @@ async fn half_a_transaction_does_not_hold_up_a_promotion() {
     drop(scene);
     assert!(writer.await.unwrap().is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_sent_ahead_to_the_candidate_acknowledges_from_the_first_write() {
+    let scene = Scene::cluster(3, 1).await;
+    let mut admin = scene.make_table(0).await;
+    // The third replicates through the second, which is no source of acknowledged writes yet.
+    scene.follow(2, 2, 1, true).await.unwrap();
+    scene.until_connected(2).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    scene.until_value(2, "SELECT COUNT(*) FROM t.`rows`", "1").await;
+    // And if the hand-over is given up, it comes back in the next epoch.
+    scene.follow(2, 3, 0, true).await.unwrap();
+    scene.until_connected(2).await;
+    scene.follow(2, 4, 1, true).await.unwrap();
+    scene.until_connected(2).await;
+    let demoted = scene.failover(0).demote(&DemoteOrder { epoch: 4, budget_ms: 2000, kill: false }, CALL).await.unwrap();
+    let all = demoted.mysqld.unwrap().executed;
+    let looked = scene.failover(1).look(CALL).await.unwrap();
+    assert!(all.is_subset(&looked.mysqld.unwrap().received));
+    let begun = std::time::Instant::now();
+    scene.promote(1, 4, 1, &[0, 2]).await.unwrap();
+    let promoted = begun.elapsed();
+    let mut admin = scene.admin(1).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
+    println!("promoted in {promoted:?}, first write acknowledged after {:?}", begun.elapsed());
+    let source = scene.until(1, "acknowledged", |state| state.mysqld.is_some()).await.mysqld.unwrap().source;
+    assert_eq!((source.enabled, source.acks_needed, source.dumps), (true, 1, vec!["pelorus_repl_2".to_owned()]));
+    scene.until_value(2, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+    scene.follow(0, 4, 1, true).await.unwrap();
+    scene.until_value(0, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+}

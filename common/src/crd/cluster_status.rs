@@ -32,6 +32,13 @@ pub struct MySQLClusterStatus {
     /// How many of the ackers each commit waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acks_needed: Option<u32>,
+    /// Names the data of the primary (`dataId` of its instance): its word counts only while it still holds that data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_data: Option<String>,
+    /// Earlier primaries whose acknowledged writes are not yet on enough of the present ackers: an election has to prove
+    /// these too. Empty moments after a change of primary.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<Reign>,
     /// The change of primary that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
@@ -79,9 +86,28 @@ impl MySQLClusterStatus {
             primary: self.primary.clone(),
             ackers: self.ackers.clone(),
             acks_needed: self.acks_needed.unwrap_or(0),
+            primary_data: self.primary_data.clone(),
+            unproven: self.unproven.clone(),
             operation: self.operation.clone(),
         }
     }
+}
+
+/// What a primary may have acknowledged, and who has to be asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reign {
+    /// The primary: it holds all that it acknowledged.
+    pub primary: String,
+    /// Names the data that it held then; absent when that is not known, and its word does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_data: Option<String>,
+    /// Its ackers.
+    #[serde(default)]
+    pub ackers: Vec<String>,
+    /// On how many of them each of its commits is.
+    #[serde(default)]
+    pub acks_needed: u32,
 }
 
 /// The facts that failover rests on. They change together, by compare-and-swap.
@@ -95,12 +121,16 @@ pub struct Record {
     pub ackers: Vec<String>,
     /// How many of the ackers each commit waits for.
     pub acks_needed: u32,
+    /// Names the data of the primary.
+    pub primary_data: Option<String>,
+    /// Earlier primaries that an election still has to ask for.
+    pub unproven: Vec<Reign>,
     /// The change under way.
     pub operation: Option<Operation>,
 }
 
 impl Record {
-    /// A merge patch of the status subresource that sets all five fields (an absent one is cleared) and holds only for
+    /// A merge patch of the status subresource that sets all these fields (an absent one is cleared) and holds only for
     /// the object of this resourceVersion.
     pub fn merge_patch(&self, resource_version: &str) -> Value {
         json!({
@@ -110,6 +140,8 @@ impl Record {
                 "primary": self.primary,
                 "ackers": self.ackers,
                 "acksNeeded": self.acks_needed,
+                "primaryData": self.primary_data,
+                "unproven": self.unproven,
                 "operation": self.operation_patch(),
             },
         })

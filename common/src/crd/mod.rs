@@ -34,7 +34,7 @@ pub use self::cluster_parts::{
 };
 pub use self::cluster_status::{
     InstancePhase, InstanceRole, InstanceStatus, MySQLClusterStatus, Operation, OperationKind, OperationPhase, Record,
-    Restorable,
+    Reign, Restorable,
 };
 pub use self::database::{MySQLDatabase, MySQLDatabaseSpec, MySQLDatabaseStatus};
 pub use self::dump::{

@@ -1,11 +1,11 @@
 //! The primary is gone: knowing it, and putting another in its place with proof.
 
-use common::instance::{DemoteOrder, FenceOrder, Phase, ReceiverState};
+use common::instance::{DemoteOrder, FenceOrder, Phase, ReceiverState, Role};
 
 use super::proof::{Proof, prove};
 use super::{
-    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, acks_wanted, claim, next_epoch,
-    operation_id,
+    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, Reign, acks_wanted, claim,
+    next_epoch, operation_id,
 };
 
 /// Budget of `super_read_only=ON` on the old primary before its mysqld is killed. Its answer is welcome, never needed.
@@ -37,15 +37,26 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     }
     // Silent. That may be our own network: only the replicas' receivers can tell.
     let silent_after = u64::try_from(seen.wish.silent_after.as_millis()).unwrap_or(u64::MAX);
+    let promoting = seen.record.operation.as_ref().is_some_and(|operation| {
+        operation.phase == OperationPhase::Promoting && operation.to.as_ref() == Some(primary)
+    });
     let mut witnesses = 0;
     for (name, replica) in &seen.instances {
         if name == primary || !replica.fresh(&seen.wish) {
             continue;
         }
-        let Some(replication) = replica.state.as_ref().and_then(|state| state.mysqld.as_ref()?.replication.as_ref())
-        else {
-            continue;
-        };
+        let Some(state) = &replica.state else { continue };
+        match &state.role {
+            Role::Replica { source, .. } if source == primary => {}
+            // It waits for the candidate and does not reach it.
+            Role::Fenced if promoting => {
+                witnesses += 1;
+                continue;
+            }
+            // Who follows somebody else (a switchover is under way) cannot tell.
+            Role::None | Role::Fenced | Role::Replica { .. } | Role::Primary { .. } => continue,
+        }
+        let Some(replication) = state.mysqld.as_ref().and_then(|mysqld| mysqld.replication.as_ref()) else { continue };
         let hears = replication.receiver == ReceiverState::Yes
             && replication.heard_age_ms.is_some_and(|age| age < silent_after);
         if hears {
@@ -56,10 +67,12 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     (witnesses > 0).then(|| format!("{primary} is silent, and {witnesses} replicas hear nothing from it"))
 }
 
-/// Claims a failover when the primary is proven gone and there is somebody to take over.
-pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
-    let why = evidence(seen, primary)?;
-    if seen.record.ackers.is_empty() {
+/// Claims a failover when `gone`, the primary or a candidate that may have become one, is proven gone and there is
+/// somebody to take over.
+pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
+    let why = evidence(seen, gone)?;
+    let reigns = pending(seen);
+    if reigns.iter().all(|reign| reign.ackers.is_empty()) {
         // Nobody else can hold what it acknowledged; it opens again when it is back.
         return None;
     }
@@ -73,46 +86,82 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
             format!("{why}; {} changes of primary within the window of spec.failover", seen.recent_changes),
         );
     }
-    let in_phase = |phases: &[Phase]| {
-        let ackers = seen.record.ackers.iter().filter_map(|name| seen.instances.get(name));
-        ackers.filter(|acker| acker.phase(&seen.wish).is_some_and(|phase| phases.contains(&phase))).count()
+    let phase = |name: &Name| seen.instances.get(name).and_then(|instance| instance.phase(&seen.wish));
+    let enough = |phases: &[Phase]| {
+        let here = |name: &Name| name != gone && phase(name).is_some_and(|phase| phases.contains(&phase));
+        reigns.iter().all(|reign| {
+            let count = reign.ackers.iter().filter(|name| here(name)).count();
+            count + reign.acks_needed as usize > reign.ackers.len()
+                || (reign.primary != *gone && phase(&reign.primary) == Some(Phase::Running))
+        })
     };
-    let enough = |count: usize| count + seen.record.acks_needed as usize > seen.record.ackers.len();
-    let here = seen.instances.get(primary).is_some_and(|instance| instance.phase(&seen.wish) == Some(Phase::Crashed));
-    if here && !enough(in_phase(&[Phase::Running])) {
+    if phase(gone) == Some(Phase::Crashed) && !enough(&[Phase::Running]) {
         // It holds everything itself and is here: it starts again in place.
         return None;
     }
     // Ackers whose mysqld is down after an unclean stop are started by the fence order.
-    if !enough(in_phase(&[Phase::Running, Phase::Crashed])) {
+    if !enough(&[Phase::Running, Phase::Crashed]) {
         return block(
             "QuorumNotProvable",
             format!("{why}; not enough recorded ackers are reachable to prove what was acknowledged"),
         );
     }
-    Some(begin(seen, primary, why))
+    Some(begin(seen, gone, why))
 }
 
-fn begin(seen: &Observed, primary: &Name, why: String) -> Plan {
+/// The reigns that a failover now would have to prove: the recorded ones, and that of a candidate that may have opened.
+fn pending(seen: &Observed) -> Vec<Reign> {
+    let mut reigns = seen.record.reigns();
+    reigns.extend(seen.record.operation.as_ref().and_then(|operation| begun(seen, operation)));
+    reigns
+}
+
+/// The reign that an operation may have begun: its candidate is recorded, so it may have been promoted.
+fn begun(seen: &Observed, operation: &Operation) -> Option<Reign> {
+    let to = operation.to.as_ref().filter(|_| operation.phase == OperationPhase::Promoting)?;
+    let state = seen.instances.get(to).and_then(|instance| instance.state.as_ref());
+    Some(Reign {
+        primary: to.clone(),
+        primary_data: state.and_then(|state| state.data_id.clone()),
+        ackers: operation.ackers.clone(),
+        acks_needed: operation.acks_needed,
+    })
+}
+
+fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
     let epoch = next_epoch(seen);
+    let mut ackers = seen.record.ackers.clone();
+    let mut unproven = seen.record.unproven.clone();
+    if let Some(before) = &seen.record.operation
+        && let Some(reign) = begun(seen, before)
+    {
+        ackers.extend(before.ackers.iter().cloned());
+        if !unproven.contains(&reign) {
+            unproven.push(reign);
+        }
+    }
     let operation = Operation {
         id: operation_id(Kind::Failover, epoch),
         kind: Kind::Failover,
         epoch,
-        from: Some(primary.clone()),
+        from: Some(gone.clone()),
         to: None,
         phase: OperationPhase::Fencing,
-        ackers: seen.record.ackers.clone(),
-        acks_needed: seen.record.acks_needed,
+        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
+        ackers,
         reason: why.clone(),
     };
-    claim(seen, operation, why)
+    let mut plan = claim(seen, operation, why);
+    if let Some(record) = &mut plan.record {
+        record.unproven = unproven;
+    }
+    plan
 }
 
-/// An operation that promoted nobody yet gives way when its primary dies.
-pub fn supersede(seen: &Observed, operation: &Operation) -> Option<Plan> {
-    let from = operation.from.as_ref()?;
-    start(seen, from).filter(|plan| plan.record.is_some())
+/// An operation that cannot go on gives way to a failover: `gone` is the primary as long as nobody may have been
+/// promoted, afterwards the candidate.
+pub fn supersede(seen: &Observed, gone: Option<&Name>) -> Option<Plan> {
+    start(seen, gone?).filter(|plan| plan.record.is_some())
 }
 
 /// Collect promises and received sets, then choose.
@@ -136,7 +185,7 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             ackers.remove(to);
             if ackers.is_empty() && !seen.wish.available {
                 // The old primary is the only one left to acknowledge: writes wait for it.
-                ackers.extend(operation.from.clone());
+                ackers.extend(operation.from.clone().filter(|from| from != to));
             }
             let advanced = Operation {
                 to: Some(to.clone()),
@@ -148,15 +197,17 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             let record = Record { operation: Some(advanced), ..seen.record.clone() };
             Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
         }
-        Proof::Missing { fenced } => Plan {
+        Proof::Missing { reign, fenced } => Plan {
             orders,
             blocked: Some(Blocked {
                 reason: "QuorumNotProvable",
                 message: format!(
-                    "{} of {} recorded ackers have answered and a commit needs {}: waiting for the others",
+                    "{} of {} ackers of {} have answered, and its commits needed {}: waiting for the others, or for {}",
                     fenced.len(),
-                    seen.record.ackers.len(),
-                    seen.record.acks_needed
+                    reign.ackers.len(),
+                    reign.primary,
+                    reign.acks_needed,
+                    reign.primary
                 ),
             }),
             ..Plan::default()

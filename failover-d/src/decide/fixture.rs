@@ -98,6 +98,7 @@ pub fn heard(state: InstanceState) -> Instance {
         state: Some(state),
         age: Duration::from_millis(50),
         unhealthy_for: Duration::ZERO,
+        behind_for: Duration::ZERO,
         errant: common::gtid::GtidSet::default(),
         high_water: common::gtid::GtidSet::default(),
     }
@@ -149,6 +150,14 @@ pub fn healthy(instances: u32) -> Observed {
             (name.clone(), heard(state))
         })
         .collect();
-    seen.record = Record { epoch: 1, primary: Some("c-0".into()), ackers, acks_needed, operation: None };
+    seen.record = Record {
+        epoch: 1,
+        primary: Some("c-0".into()),
+        ackers,
+        acks_needed,
+        primary_data: Some("data-c-0".into()),
+        unproven: Vec::new(),
+        operation: None,
+    };
     seen
 }

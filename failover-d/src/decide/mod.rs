@@ -27,8 +27,8 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use model::{
-    Answer, Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, Routes,
-    Wish,
+    Answer, Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, Reign,
+    Routes, Wish,
 };
 pub use proof::errant;
 pub use routes::ready_instances;

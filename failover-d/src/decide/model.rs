@@ -53,8 +53,45 @@ pub struct Record {
     pub ackers: BTreeSet<Name>,
     /// How many a commit needs (`W`). Never more than what the primary really waits for.
     pub acks_needed: u32,
+    /// Names the data of the primary: its own word counts only while it still holds that data.
+    pub primary_data: Option<String>,
+    /// Earlier reigns whose acknowledged writes are not yet known to be on enough of the present ackers.
+    pub unproven: Vec<Reign>,
     /// The one operation under way.
     pub operation: Option<Operation>,
+}
+
+impl Record {
+    /// The reign of the recorded primary, if there is one.
+    pub fn reign(&self) -> Option<Reign> {
+        self.primary.as_ref().map(|primary| Reign {
+            primary: primary.clone(),
+            primary_data: self.primary_data.clone(),
+            ackers: self.ackers.clone(),
+            acks_needed: self.acks_needed,
+        })
+    }
+
+    /// All reigns whose acknowledged writes a new primary has to hold: the recorded primary's, and the unproven ones.
+    pub fn reigns(&self) -> Vec<Reign> {
+        let mut all = self.unproven.clone();
+        all.extend(self.reign());
+        all.dedup();
+        all
+    }
+}
+
+/// Where the acknowledged writes of one primary are: all on itself, and each on `acks_needed` of its ackers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reign {
+    /// The primary.
+    pub primary: Name,
+    /// The data that it held; unknown: its word does not count.
+    pub primary_data: Option<String>,
+    /// Its ackers (`A`).
+    pub ackers: BTreeSet<Name>,
+    /// How many of them hold each commit (`W`).
+    pub acks_needed: u32,
 }
 
 /// An operation: intent that is persisted before it is acted on.
@@ -148,6 +185,8 @@ pub struct Instance {
     pub age: Duration,
     /// Time since it was last seen healthy as a replica; how long it has been missing.
     pub unhealthy_for: Duration,
+    /// For how long it has not received something that the recorded primary had executed by then.
+    pub behind_for: Duration,
     /// GTIDs that only it has, and that have stayed so over two looks at the primary.
     pub errant: GtidSet,
     /// Largest received set seen of this data: one that shrinks disqualifies (invariant 4).
@@ -193,19 +232,27 @@ impl Instance {
             && replication.applier_error.is_empty()
     }
 
+    /// Obeyed an order of this epoch to follow `source`, whether it has come to it or not.
+    pub fn is_told_to_follow(&self, source: &str, epoch: Epoch) -> bool {
+        self.state.as_ref().is_some_and(|state| {
+            state.promised == epoch && matches!(&state.role, Role::Replica { source: of, .. } if of == source)
+        })
+    }
+
+    /// How far this replica lies behind, in receiving and in applying. `None`: it does not replicate.
+    pub fn lag(&self) -> Option<f64> {
+        let replication = self.state.as_ref()?.mysqld.as_ref()?.replication.as_ref()?;
+        Some(replication.lag_seconds.max(self.behind_for.as_secs_f64()))
+    }
+
     /// Follows `source`, is open, and lags no more than the limit: reads may go there.
     pub fn serves_reads(&self, source: &str, wish: &Wish) -> bool {
         self.follows(source, wish)
-            && self.state.as_ref().is_some_and(|state| {
-                !state.leaving
-                    && state.mysqld.as_ref().is_some_and(|mysqld| {
-                        !mysqld.offline
-                            && mysqld
-                                .replication
-                                .as_ref()
-                                .is_some_and(|replication| replication.lag_seconds <= wish.max_lag.as_secs_f64())
-                    })
-            })
+            && self.lag().is_some_and(|lag| lag <= wish.max_lag.as_secs_f64())
+            && self
+                .state
+                .as_ref()
+                .is_some_and(|state| !state.leaving && state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.offline))
     }
 
     /// Semi-sync acknowledgements are in force.
@@ -266,6 +313,8 @@ pub enum Order {
     Acks(AcksOrder),
     /// See [`DemoteOrder`].
     Demote(DemoteOrder),
+    /// Say what mysqld says now: no change, for a decision that waits for it.
+    Look,
 }
 
 /// What to do now. Orders are idempotent and may be given in parallel; a change of the record comes first and alone.

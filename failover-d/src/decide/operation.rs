@@ -6,13 +6,16 @@ use std::time::Duration;
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
-    Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, failover, proof, steady,
+    Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, failover, next_epoch,
+    proof, steady,
 };
 
 /// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
 const DEMOTE_BUDGET: Duration = Duration::from_millis(1500);
+/// Longest preparation of a switchover, before writes are paused; then it goes on with what is ready.
+const PREPARE_BUDGET: Duration = Duration::from_secs(2);
 /// After this long a switchover whose candidate does not catch up is undone.
-const CATCH_UP_BUDGET: Duration = Duration::from_secs(4);
+const CATCH_UP_BUDGET: Duration = Duration::from_secs(6);
 /// A candidate applies what it received within this time; it lagged little when it was chosen.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A strike that finds no proof within this time is given up; the acker counts again.
@@ -32,23 +35,30 @@ fn blocked(reason: &'static str, message: String) -> Plan {
     Plan { blocked: Some(Blocked { reason, message }), ..Plan::default() }
 }
 
-/// Ends an operation without its effect. The epoch stays used: an instance may have promised it.
-fn undo(seen: &Observed, operation: &Operation, why: String) -> Plan {
-    let record = Record { epoch: operation.epoch, operation: None, ..seen.record.clone() };
+/// Ends an operation without its effect, in an epoch above its own: what its orders made of the instances is taken back
+/// by newer orders.
+fn undo(seen: &Observed, why: String) -> Plan {
+    let record = Record { epoch: next_epoch(seen), operation: None, ..seen.record.clone() };
     Plan { record: Some(record), why, undone: true, ..Plan::default() }
 }
 
 fn demoting(seen: &Observed, operation: &Operation) -> Plan {
     let (Some(from), Some(to)) = (&operation.from, &operation.to) else {
-        return undo(seen, operation, "the operation names no instances".into());
+        return undo(seen, "the operation names no instances".into());
     };
-    if let Some(plan) = failover::supersede(seen, operation) {
+    if let Some(plan) = failover::supersede(seen, operation.from.as_ref()) {
         return plan;
     }
     let answer = seen.answers.get(from).filter(|answer| answer.epoch == operation.epoch);
+    if answer.is_none() && seen.operation_age < PREPARE_BUDGET {
+        let orders = prepare(seen, operation, from, to);
+        if !orders.is_empty() {
+            return Plan { orders, ..Plan::default() };
+        }
+    }
     match answer.map(|answer| &answer.outcome) {
         None if seen.operation_age > CATCH_UP_BUDGET => {
-            undo(seen, operation, format!("{from} did not answer the order to demote"))
+            undo(seen, format!("{from} did not answer the order to demote"))
         }
         None => Plan {
             orders: vec![(
@@ -61,13 +71,11 @@ fn demoting(seen: &Observed, operation: &Operation) -> Plan {
             )],
             ..Plan::default()
         },
-        Some(Outcome::Refused(message)) => {
-            undo(seen, operation, format!("{from} cannot be demoted in time: {message}"))
-        }
-        Some(Outcome::Dead) => undo(seen, operation, format!("{from} died while it was demoted")),
+        Some(Outcome::Refused(message)) => undo(seen, format!("{from} cannot be demoted in time: {message}")),
+        Some(Outcome::Dead) => undo(seen, format!("{from} died while it was demoted")),
         Some(Outcome::Held(state)) => {
             let Some(executed) = state.mysqld.as_ref().map(|mysqld| &mysqld.executed) else {
-                return undo(seen, operation, format!("{from} did not say what it has executed"));
+                return undo(seen, format!("{from} did not say what it has executed"));
             };
             let has_all =
                 seen.instances.get(to).and_then(Instance::received).is_some_and(|set| executed.is_subset(set));
@@ -78,17 +86,45 @@ fn demoting(seen: &Observed, operation: &Operation) -> Plan {
                 return Plan { record: Some(record), why, ..Plan::default() };
             }
             if seen.operation_age > CATCH_UP_BUDGET {
-                return undo(seen, operation, format!("{to} did not catch up within {CATCH_UP_BUDGET:?}"));
+                return undo(seen, format!("{to} did not catch up within {CATCH_UP_BUDGET:?}"));
             }
-            Plan::default()
+            Plan { orders: vec![(to.clone(), Order::Look)], ..Plan::default() }
         }
     }
 }
 
+/// Before writes are paused, every replica that the old primary does not need for acknowledgements is sent to the
+/// candidate, and receives through it: when the candidate opens, its ackers are connected already. Empty: all are.
+fn prepare(seen: &Observed, operation: &Operation, from: &Name, to: &Name) -> Vec<(Name, Order)> {
+    let needed = seen.instances.get(from).and_then(steady::actual_acks).unwrap_or(0).max(seen.record.acks_needed);
+    // The candidate acknowledges, and so many others go on doing so until writes are paused.
+    let mut stay = (needed as usize).saturating_sub(1);
+    let mut orders = Vec::new();
+    for name in seen.record.ackers.iter().filter(|name| *name != to) {
+        let Some(instance) = seen.instances.get(name).filter(|instance| !instance.leaving()) else { continue };
+        if instance.follows(to, &seen.wish) {
+            continue;
+        }
+        if !instance.follows(from, &seen.wish) && !instance.is_told_to_follow(to, operation.epoch) {
+            continue;
+        }
+        if stay > 0 && instance.acknowledges() {
+            stay -= 1;
+            continue;
+        }
+        let order = follow_order(seen, operation.epoch, to, operation.ackers.contains(name));
+        orders.push((name.clone(), Order::Follow(order)));
+    }
+    orders
+}
+
 fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     let Some(to) = &operation.to else {
-        return undo(seen, operation, "the operation names no candidate".into());
+        return undo(seen, "the operation names no candidate".into());
     };
+    if let Some(plan) = failover::supersede(seen, Some(to)) {
+        return plan;
+    }
     let Some(instance) = seen.instances.get(to) else {
         return blocked("CandidateGone", format!("{to} was chosen and is not there; waiting for its pod"));
     };
@@ -97,15 +133,17 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             && matches!(state.role, Role::Primary { acks_needed, .. } if acks_needed >= operation.acks_needed)
     });
     if promoted && instance.serves_as_primary() {
-        // What was acknowledged in the epoch before may so far be on the new primary alone: until enough of its ackers
-        // hold it, nothing is promised of them (0 proves no failover), whatever commits wait for.
+        // What was acknowledged before may so far be on the new primary alone: until enough of its ackers hold it, an
+        // election has to prove the reigns before, too.
         let holders = instance.executed().map_or(0, |set| proof::holders(seen, &operation.ackers, set).count());
         let proven = holders >= operation.acks_needed as usize;
         let record = Record {
             epoch: operation.epoch,
             primary: Some(to.clone()),
+            primary_data: instance.state.as_ref().and_then(|state| state.data_id.clone()),
             ackers: operation.ackers.clone(),
-            acks_needed: if proven { operation.acks_needed } else { 0 },
+            acks_needed: operation.acks_needed,
+            unproven: if proven { Vec::new() } else { seen.record.reigns() },
             operation: None,
         };
         return Plan {
@@ -132,21 +170,17 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
 
 /// Follow orders for all instances but the source that need one; only `ackers` acknowledge.
 pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeSet<Name>) -> Vec<(Name, Order)> {
-    let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
     seen.instances
         .iter()
         .filter(|(name, _)| *name != source)
         .filter(|(name, instance)| needs_follow(seen, instance, epoch, source, ackers.contains(*name)))
-        .map(|(name, _)| {
-            let order = FollowOrder {
-                epoch,
-                source: source.clone(),
-                source_host: source_host.clone(),
-                acknowledges: ackers.contains(name),
-            };
-            (name.clone(), Order::Follow(order))
-        })
+        .map(|(name, _)| (name.clone(), Order::Follow(follow_order(seen, epoch, source, ackers.contains(name)))))
         .collect()
+}
+
+fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) -> FollowOrder {
+    let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
+    FollowOrder { epoch, source: source.clone(), source_host, acknowledges }
 }
 
 fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, acknowledges: bool) -> bool {
@@ -186,11 +220,11 @@ fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, 
 /// transaction it may have acknowledged alone is on enough of the others.
 fn striking(seen: &Observed, operation: &Operation) -> Plan {
     let Some(primary) = &operation.from else {
-        return undo(seen, operation, "the operation names no primary".into());
+        return undo(seen, "the operation names no primary".into());
     };
     let struck: Vec<&Name> = seen.record.ackers.difference(&operation.ackers).collect();
     let named = struck.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Some(plan) = failover::supersede(seen, operation) {
+    if let Some(plan) = failover::supersede(seen, operation.from.as_ref()) {
         return plan;
     }
     let Some(instance) = seen.instances.get(primary).filter(|instance| instance.fresh(&seen.wish)) else {
@@ -218,7 +252,7 @@ fn striking(seen: &Observed, operation: &Operation) -> Plan {
     }
     if seen.operation_age > STRIKE_BUDGET {
         let why = format!("the other ackers do not hold everything after {STRIKE_BUDGET:?}; {named} stays recorded");
-        return undo(seen, operation, why);
+        return undo(seen, why);
     }
     let mut orders = follow_orders(seen, operation.epoch, primary, &operation.ackers);
     if locked_out {

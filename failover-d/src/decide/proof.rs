@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use common::gtid::GtidSet;
 use common::instance::InstanceState;
 
-use super::{Instance, Name, Observed, Outcome};
+use super::{Instance, Name, Observed, Outcome, Reign};
 
 /// GTIDs of `replica` that the primary cannot be about to commit: received there, not executed here, and not from the
 /// primary's own server UUID (a replica receives before the primary commits in its engine, AFTER_SYNC).
@@ -39,19 +39,22 @@ pub fn proven_tail(seen: &Observed, instance: &Instance, ackers: &BTreeSet<Name>
 pub enum Proof<'a> {
     /// The candidate holds every transaction that was ever acknowledged.
     Candidate(&'a Name),
-    /// Not enough recorded ackers have answered: `fenced + needed` must exceed `recorded`.
+    /// Too few have answered for the writes that were acknowledged under one primary.
     Missing {
-        /// Ackers that have answered with a usable set.
+        /// That reign.
+        reign: Reign,
+        /// Its ackers that have answered with a usable set.
         fenced: BTreeSet<Name>,
     },
-    /// Fenced ackers hold different transactions and none holds all.
+    /// Those whose word is needed hold different transactions and none holds all.
     Split,
 }
 
-/// `fenced + acksNeeded > recorded` (invariant 4): every acknowledged commit is on `acksNeeded` ackers, so by the
-/// pigeonhole at least one fenced acker holds it; a candidate that contains all of them holds every one.
+/// Every acknowledged write is on the primary that acknowledged it, and on `acks_needed` of its ackers. So a reign is
+/// proven by `fenced + acksNeeded > ackers` (invariant 4: by the pigeonhole at least one fenced acker holds each write),
+/// or by the word of its primary, as long as that still holds the same data and has been closed. A candidate that
+/// contains the sets of all these witnesses holds every acknowledged write.
 pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
-    let ackers = &seen.record.ackers;
     let held = |name: &Name| -> Option<&InstanceState> {
         let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
         let Outcome::Held(state) = &answer.outcome else { return None };
@@ -60,25 +63,38 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
         // A disk that lied, or a volume that was swapped: what was once seen there is gone.
         high_water.is_subset(received).then_some(&**state)
     };
-    let fenced: BTreeSet<Name> = ackers.iter().filter(|name| held(name).is_some()).cloned().collect();
-    if fenced.len() + seen.record.acks_needed as usize <= ackers.len() {
-        return Proof::Missing { fenced };
+    let mut witnesses = BTreeSet::new();
+    for reign in seen.record.reigns() {
+        let fenced: BTreeSet<Name> = reign.ackers.iter().filter(|name| held(name).is_some()).cloned().collect();
+        if fenced.len() + reign.acks_needed as usize > reign.ackers.len() {
+            witnesses.extend(fenced);
+        } else if held(&reign.primary)
+            .is_some_and(|state| reign.primary_data.is_some() && state.data_id == reign.primary_data)
+        {
+            witnesses.insert(reign.primary);
+        } else {
+            return Proof::Missing { reign, fenced };
+        }
     }
     let received = |name: &Name| held(name).and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.received);
     let contains_all = |candidate: &Name| {
         received(candidate)
-            .is_some_and(|own| fenced.iter().all(|other| received(other).is_some_and(|set| set.is_subset(own))))
+            .is_some_and(|own| witnesses.iter().all(|other| received(other).is_some_and(|set| set.is_subset(own))))
     };
     let unapplied = |name: &Name| {
         held(name)
             .and_then(|state| state.mysqld.as_ref())
             .map_or(u64::MAX, |mysqld| mysqld.received.subtract(&mysqld.executed).count())
     };
-    let candidate = seen
-        .instances
-        .iter()
-        .filter(|(name, instance)| instance.errant.is_empty() && !instance.leaving() && contains_all(name))
-        .min_by_key(|(name, instance)| (unapplied(name), seen.wish.primary.as_ref() != Some(*name), instance.ordinal));
+    let from = seen.record.operation.as_ref().and_then(|operation| operation.from.as_ref());
+    let candidate =
+        seen.instances.iter().filter(|(name, instance)| instance.errant.is_empty() && contains_all(name)).min_by_key(
+            |(name, instance)| {
+                // Who is going, and who was just found wanting, only when nobody else holds everything.
+                let reluctant = instance.leaving() || from == Some(*name);
+                (reluctant, unapplied(name), seen.wish.primary.as_ref() != Some(*name), instance.ordinal)
+            },
+        );
     match candidate {
         Some((name, _)) => Proof::Candidate(name),
         None => Proof::Split,

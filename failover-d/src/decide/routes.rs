@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use common::instance::Phase;
+
 use super::{Name, Observed, OperationPhase, Routes};
 
 /// The primary that clients may be sent to now, with its epoch: the recorded one, or the candidate of an operation as
@@ -19,10 +21,22 @@ fn serving(seen: &Observed) -> Option<(&Name, u64)> {
     seen.instances.get(primary)?.serves_as_primary().then_some((primary, seen.record.epoch))
 }
 
+/// Where clients that want to write are sent: to who takes writes, and while a candidate is being promoted to it already,
+/// so that they are there when it opens. The old primary is closed for sure by then, or gone.
+fn leads_to(seen: &Observed) -> Option<(&Name, u64)> {
+    serving(seen).or_else(|| {
+        let operation = seen.record.operation.as_ref().filter(|it| it.phase == OperationPhase::Promoting)?;
+        let to = operation.to.as_ref()?;
+        let state = seen.instances.get(to).filter(|instance| instance.fresh(&seen.wish))?.state.as_ref()?;
+        let answers = state.phase == Phase::Running && state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.offline);
+        answers.then_some((to, operation.epoch))
+    })
+}
+
 /// The routes, when there is something to say. A primary that is silent keeps its route: only a hand-over moves it.
 /// With no replica fit for reads, reads go to the primary rather than nowhere.
 pub fn routes(seen: &Observed) -> Option<Routes> {
-    let (primary, epoch) = serving(seen)?;
+    let (primary, epoch) = leads_to(seen)?;
     let mut replicas: BTreeSet<Name> = seen
         .instances
         .iter()

@@ -49,8 +49,10 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
             ..Plan::default()
         };
     }
-    if let Some(plan) =
-        strike(seen, primary).or_else(|| grow(seen, primary, instance)).or_else(|| level(seen, instance))
+    if let Some(plan) = settle(seen, instance)
+        .or_else(|| strike(seen, primary))
+        .or_else(|| grow(seen, primary, instance))
+        .or_else(|| level(seen, instance))
     {
         return plan;
     }
@@ -151,14 +153,8 @@ fn strike_these(seen: &Observed, primary: &Name, struck: &BTreeSet<&Name>, why: 
 }
 
 fn caught_up(seen: &Observed, primary: &Name, instance: &Instance, executed: &common::gtid::GtidSet) -> bool {
-    let lag = instance
-        .state
-        .as_ref()
-        .and_then(|state| state.mysqld.as_ref())
-        .and_then(|mysqld| mysqld.replication.as_ref())
-        .map_or(f64::MAX, |replication| replication.lag_seconds);
     instance.follows(primary, &seen.wish)
-        && lag <= CAUGHT_UP_SECONDS
+        && instance.lag().is_some_and(|lag| lag <= CAUGHT_UP_SECONDS)
         && instance.received().is_some_and(|received| executed.subtract(received).count() <= CAUGHT_UP_TRANSACTIONS)
 }
 
@@ -193,11 +189,30 @@ fn grow(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan> {
 }
 
 /// Acknowledgements that the primary waits for now, by its own account. (The role is persisted before it is in force.)
-fn actual_acks(instance: &Instance) -> Option<u32> {
+pub fn actual_acks(instance: &Instance) -> Option<u32> {
     match &instance.state.as_ref().filter(|state| state.in_force)?.role {
         Role::Primary { acks_needed, .. } => Some(*acks_needed),
         Role::None | Role::Fenced | Role::Replica { .. } => None,
     }
+}
+
+/// Drops the reigns before from the record once enough of the present ackers hold all that the primary has executed,
+/// which contains them; and names the primary's data where an older record does not.
+fn settle(seen: &Observed, instance: &Instance) -> Option<Plan> {
+    let record = &seen.record;
+    if !record.unproven.is_empty() {
+        let holders = proof::holders(seen, &record.ackers, instance.executed()?).count();
+        if holders >= record.acks_needed as usize {
+            let record = Record { unproven: Vec::new(), ..record.clone() };
+            return Some(Plan { record: Some(record), why: "the ackers hold all".into(), ..Plan::default() });
+        }
+    }
+    let data = instance.state.as_ref().and_then(|state| state.data_id.clone());
+    (record.primary_data.is_none() && data.is_some()).then(|| Plan {
+        record: Some(Record { primary_data: data, ..record.clone() }),
+        why: "the primary's data has a name".into(),
+        ..Plan::default()
+    })
 }
 
 /// Brings the recorded `acks_needed` to what is wanted: down at once, up only when it already holds.

@@ -30,17 +30,11 @@ fn wanted(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(Strin
 
 /// Checked before anything is touched: it holds all it needs, acknowledges, and is here to stay.
 fn fit(seen: &Observed, primary: &Name, name: &Name, instance: &Instance) -> bool {
-    let lag = instance
-        .state
-        .as_ref()
-        .and_then(|state| state.mysqld.as_ref())
-        .and_then(|mysqld| mysqld.replication.as_ref())
-        .map_or(f64::MAX, |replication| replication.lag_seconds);
     seen.record.ackers.contains(name)
         && instance.ordinal < seen.wish.instances
         && !instance.leaving()
         && instance.follows(primary, &seen.wish)
-        && lag <= LAG_MAX_SECONDS
+        && instance.lag().is_some_and(|lag| lag <= LAG_MAX_SECONDS)
 }
 
 /// Claims a switchover when one is wanted and can succeed. `None`: none is wanted. A plan without a record: wanted and

@@ -213,7 +213,7 @@ fn scaling_down_lowers_the_count_then_strikes_with_proof() {
 }
 
 #[test]
-fn new_primary_promises_no_proof_before_its_ackers_hold_what_it_holds() {
+fn new_primary_is_no_proof_alone_before_its_ackers_hold_what_it_holds() {
     let mut seen = healthy(3);
     seen.instances.get_mut("c-0").unwrap().refused = true;
     executed(&mut seen, "c-1", &format!("{U0}:1-8"));
@@ -228,9 +228,11 @@ fn new_primary_promises_no_proof_before_its_ackers_hold_what_it_holds() {
     state.promised = 2;
     seen.instances.insert("c-2".into(), heard(state));
     executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    let before = seen.record.reign().unwrap();
     let plan = decide(&seen);
     recorded(&mut seen, &plan);
-    assert_eq!((seen.record.primary.as_deref(), seen.record.acks_needed), (Some("c-2"), 0));
+    assert_eq!((seen.record.primary.as_deref(), seen.record.acks_needed), (Some("c-2"), 1));
+    assert_eq!(seen.record.unproven, [before], "what c-0 acknowledged may be on c-2 alone");
     let mut state = replica("c-1", "c-2");
     state.promised = 2;
     seen.instances.insert("c-1".into(), heard(state));
@@ -241,7 +243,92 @@ fn new_primary_promises_no_proof_before_its_ackers_hold_what_it_holds() {
     let plan = decide(&seen);
     assert!(plan.record.is_none() && plan.orders.iter().all(|(_, order)| !matches!(order, Order::Acks(_))), "{plan:?}");
     executed(&mut seen, "c-1", &format!("{U0}:1-9"));
-    assert_eq!(decide(&seen).record.unwrap().acks_needed, 1);
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((seen.record.unproven.len(), seen.record.epoch), (0, 2));
+    dead.record = seen.record.clone();
+    assert_eq!(claimed(&decide(&dead)).kind, Kind::Failover, "c-1 alone proves it now");
+}
+
+/// A cluster of five whose failover from c-0 has come to promoting c-1.
+fn promoting_of_five() -> Observed {
+    let mut seen = healthy(5);
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    for name in ["c-1", "c-2", "c-3", "c-4"] {
+        set(&mut seen, name, |state| {
+            state.promised = 2;
+            state.role = Role::Fenced;
+        });
+        answer(&mut seen, name, 2);
+    }
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!(seen.record.operation.as_ref().unwrap().to.as_deref(), Some("c-1"));
+    seen
+}
+
+#[test]
+fn candidate_that_dies_while_it_is_promoted_is_replaced_with_proof_of_both_reigns() {
+    let mut seen = promoting_of_five();
+    seen.instances.get_mut("c-1").unwrap().refused = true;
+    let plan = decide(&seen);
+    let operation = claimed(&plan).clone();
+    assert_eq!((operation.kind, operation.epoch, operation.from.as_deref()), (Kind::Failover, 3, Some("c-1")));
+    assert_eq!(operation.phase, OperationPhase::Fencing);
+    let record = plan.record.clone().unwrap();
+    assert_eq!(record.primary.as_deref(), Some("c-0"), "its reign still has to be proven");
+    assert_eq!(record.unproven.len(), 1, "and c-1 may have opened");
+    assert_eq!(record.unproven[0].primary, "c-1");
+    recorded(&mut seen, &plan);
+    seen.answers.clear();
+    answer(&mut seen, "c-2", 3);
+    answer(&mut seen, "c-3", 3);
+    assert_eq!(
+        decide(&seen).blocked.unwrap().reason,
+        "QuorumNotProvable",
+        "two of four may lack what the other two hold"
+    );
+    // c-1 was open for a moment, and what it acknowledged is on c-3 and c-4.
+    executed(&mut seen, "c-4", &format!("{U0}:1-3"));
+    answer(&mut seen, "c-4", 3);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-4"));
+}
+
+#[test]
+fn candidate_that_dies_in_a_cluster_of_three_is_waited_for_unless_the_old_primary_speaks() {
+    let mut seen = healthy(3);
+    seen.wish.primary = Some("c-1".into());
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    seen.record.operation.as_mut().unwrap().phase = OperationPhase::Promoting;
+    for name in ["c-0", "c-1", "c-2"] {
+        set(&mut seen, name, |state| {
+            state.promised = 2;
+            state.role = Role::Fenced;
+            state.mysqld.as_mut().unwrap().super_read_only = true;
+        });
+    }
+    seen.instances.get_mut("c-1").unwrap().refused = true;
+    let mut alone = seen.clone();
+    alone.instances.get_mut("c-0").unwrap().refused = true;
+    assert_eq!(decide(&alone).record, None, "c-2 alone proves nothing of what c-0 acknowledged");
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((claimed(&plan).epoch, claimed(&plan).from.as_deref()), (3, Some("c-1")));
+    executed(&mut seen, "c-0", &format!("{U0}:1-9"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    answer(&mut seen, "c-2", 3);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "QuorumNotProvable");
+    let mut other_data = seen.clone();
+    set(&mut other_data, "c-0", |state| state.data_id = Some("cloned since".into()));
+    answer(&mut other_data, "c-0", 3);
+    assert_eq!(decide(&other_data).blocked.unwrap().reason, "QuorumNotProvable", "its data is not what acknowledged");
+    answer(&mut seen, "c-0", 3);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-0"), "it holds all of its own reign, and what c-2 holds");
 }
 
 #[test]
@@ -322,10 +409,22 @@ fn switchover_goes_through_its_phases() {
     assert_eq!(operation.ackers, ["c-0".to_owned(), "c-2".to_owned()].into());
     recorded(&mut seen, &plan);
     assert!(
+        matches!(&decide(&seen).orders[..], [(name, Order::Follow(order))] if name == "c-2" && order.source == "c-1" && order.epoch == 2),
+        "c-2 is not needed for acknowledgements and goes ahead"
+    );
+    let mut slow = seen.clone();
+    slow.operation_age = Duration::from_secs(3);
+    assert!(matches!(&decide(&slow).orders[..], [(name, Order::Demote(_))] if name == "c-0"), "nobody waits for ever");
+    let mut ahead = replica("c-2", "c-1");
+    ahead.promised = 2;
+    seen.instances.insert("c-2".into(), heard(ahead));
+    assert!(
         matches!(&decide(&seen).orders[..], [(name, Order::Demote(order))] if name == "c-0" && !order.kill && order.epoch == 2)
     );
     answer(&mut seen, "c-0", 2);
-    assert_eq!(decide(&seen).record, None, "the candidate lacks a transaction");
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None, "the candidate lacks a transaction");
+    assert_eq!(plan.orders, [("c-1".to_owned(), Order::Look)]);
     executed(&mut seen, "c-1", &format!("{U0}:1-9"));
     let plan = decide(&seen);
     assert_eq!(claimed(&plan).phase, OperationPhase::Promoting);
@@ -334,7 +433,8 @@ fn switchover_goes_through_its_phases() {
     assert!(
         matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2])
     );
-    assert_eq!(plan.routes, None, "the old route stays until the candidate takes writes");
+    assert!(plan.orders.iter().all(|(name, _)| name != "c-2"), "c-2 follows already");
+    assert_eq!(plan.routes.unwrap().primary.as_deref(), Some("c-1"), "clients are sent ahead: c-0 is closed");
     let mut state = super::fixture::primary("c-1", 1);
     state.promised = 2;
     seen.instances.insert("c-1".into(), heard(state));
@@ -354,7 +454,7 @@ fn switchover_is_undone_when_the_primary_does_not_yield() {
     let plan = decide(&seen);
     assert!(plan.undone);
     let record = plan.record.clone().unwrap();
-    assert_eq!((record.epoch, record.primary.as_deref(), record.operation.clone()), (2, Some("c-0"), None));
+    assert_eq!((record.epoch, record.primary.as_deref(), record.operation.clone()), (3, Some("c-0"), None));
     recorded(&mut seen, &plan);
     seen.answers.clear();
     seen.last_undone = Some(Duration::from_secs(1));

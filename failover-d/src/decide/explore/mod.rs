@@ -55,6 +55,8 @@ struct Small {
     cuts: u8,
     lose_volumes: bool,
     instances: u32,
+    /// A switchover to the second instance is asked for.
+    switchover: bool,
 }
 
 impl Model for Small {
@@ -77,7 +79,14 @@ impl Model for Small {
             acks: BTreeMap::new(),
         };
         vec![World {
-            facts: Facts { epoch: 1, primary: Some(0), ackers: 0b110, needed: 1, operation: None },
+            facts: Facts {
+                epoch: 1,
+                primary: Some(0),
+                ackers: 0b110,
+                needed: 1,
+                unproven: Vec::new(),
+                operation: None,
+            },
             servers: (0..N as u8).map(server).collect(),
             controllers: vec![Pending::default(); self.controllers as usize],
             answers: BTreeMap::new(),
@@ -136,11 +145,13 @@ impl Model for Small {
         let mut world = last.clone();
         match step {
             Step::Decide { controller, late } => {
-                let seen = world.observe(controller, late, self.instances);
+                let mut seen = world.observe(controller, late, self.instances);
+                seen.wish.primary = self.switchover.then(|| world::name(1));
                 let mut plan = decide(&seen);
                 self.sabotage_plan(&seen, &mut plan);
                 let swap = plan.record.as_ref().map(|record| (world.facts.clone(), Facts::from(record)));
-                let mut orders: Vec<_> = plan.orders.iter().map(|(to, order)| (number(to), command(order))).collect();
+                let mut orders: Vec<_> =
+                    plan.orders.iter().filter_map(|(to, order)| Some((number(to), command(order)?))).collect();
                 orders.sort_unstable();
                 world.controllers[controller as usize] = Pending { swap, orders };
             }
@@ -278,7 +289,15 @@ impl Small {
 }
 
 fn honest() -> Small {
-    Small { sabotage: Sabotage::Nothing, controllers: 1, crashes: 2, cuts: 0, lose_volumes: false, instances: 3 }
+    Small {
+        sabotage: Sabotage::Nothing,
+        controllers: 1,
+        crashes: 2,
+        cuts: 0,
+        lose_volumes: false,
+        instances: 3,
+        switchover: false,
+    }
 }
 
 /// Panics with the shortest trace when a property does not hold.
@@ -323,6 +342,11 @@ fn every_state_around_two_controllers_one_of_them_late_keeps_the_invariants() {
 #[test]
 fn every_state_with_an_isolated_instance_keeps_the_invariants() {
     explore(Small { crashes: 0, cuts: 1, ..honest() }, 16, "one controller, one cut");
+}
+
+#[test]
+fn every_state_around_a_switchover_and_a_crash_keeps_the_invariants() {
+    explore(Small { crashes: 1, switchover: true, ..honest() }, 16, "a switchover and one crash");
 }
 
 #[test]

@@ -78,6 +78,8 @@ pub(super) struct Facts {
     pub(super) primary: Option<u8>,
     pub(super) ackers: u8,
     pub(super) needed: u8,
+    /// Primary, ackers, needed.
+    pub(super) unproven: Vec<(u8, u8, u8)>,
     pub(super) operation: Option<Intent>,
 }
 
@@ -123,6 +125,11 @@ pub(super) fn name(server: u8) -> String {
     format!("c-{server}")
 }
 
+/// Name of an instance's data. The world makes no new data, so it never changes.
+fn data(server: u8) -> String {
+    format!("data-{}", name(server))
+}
+
 pub(super) fn number(name: &str) -> u8 {
     name.rsplit_once('-').unwrap().1.parse().unwrap()
 }
@@ -157,6 +164,17 @@ impl Facts {
             primary: self.primary.map(name),
             ackers: names(self.ackers),
             acks_needed: self.needed.into(),
+            primary_data: self.primary.map(data),
+            unproven: self
+                .unproven
+                .iter()
+                .map(|(primary, ackers, needed)| Reign {
+                    primary: name(*primary),
+                    primary_data: Some(data(*primary)),
+                    ackers: names(*ackers),
+                    acks_needed: (*needed).into(),
+                })
+                .collect(),
             operation: self.operation.as_ref().map(|intent| Operation {
                 id: operation_id(intent.kind, intent.epoch.into()),
                 kind: intent.kind,
@@ -177,6 +195,11 @@ impl Facts {
             primary: record.primary.as_deref().map(number),
             ackers: bits(&record.ackers),
             needed: record.acks_needed as u8,
+            unproven: record
+                .unproven
+                .iter()
+                .map(|reign| (number(&reign.primary), bits(&reign.ackers), reign.acks_needed as u8))
+                .collect(),
             operation: record.operation.as_ref().map(|operation| Intent {
                 kind: operation.kind,
                 epoch: operation.epoch as u8,
@@ -190,8 +213,9 @@ impl Facts {
     }
 }
 
-pub(super) fn command(order: &Order) -> Command {
-    match order {
+/// The world is always seen as it is: a look changes nothing.
+pub(super) fn command(order: &Order) -> Option<Command> {
+    Some(match order {
         Order::Fence(order) => Command::Fence { epoch: order.epoch as u8 },
         Order::Follow(order) => Command::Follow {
             epoch: order.epoch as u8,
@@ -210,7 +234,8 @@ pub(super) fn command(order: &Order) -> Command {
             struck: order.struck.iter().fold(0, |out, ordinal| out | 1 << ordinal),
         },
         Order::Demote(order) => Command::Demote { epoch: order.epoch as u8, kill: order.kill },
-    }
+        Order::Look => return None,
+    })
 }
 
 impl World {
@@ -478,14 +503,19 @@ impl World {
         let this = &self.servers[server as usize];
         let Duty::Replica { source, acknowledges } = this.duty else { return };
         let from = &self.servers[source as usize];
-        let Duty::Primary { struck, .. } = from.duty else { return };
+        // A replica is a source too: its own replicas receive what it has executed.
+        let (struck, from_tail) = match from.duty {
+            Duty::Primary { struck, .. } => (struck, from.tail),
+            Duty::Replica { .. } | Duty::Fenced => (0, 0),
+            Duty::None => return,
+        };
         if self.cut.is_some_and(|cut| cut == server || cut == source) {
             return;
         }
         if !this.in_force || this.mysqld != Mysqld::Up || from.mysqld != Mysqld::Up || struck & (1 << server) != 0 {
             return;
         }
-        let (everything, tail) = (from.executed | from.tail, from.tail);
+        let (everything, tail) = (from.executed | from_tail, from_tail);
         let this = &mut self.servers[server as usize];
         this.relay |= everything & !this.executed;
         let received = this.received();
