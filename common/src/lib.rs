@@ -4,6 +4,7 @@ pub mod client;
 pub mod config;
 pub mod crd;
 pub mod events;
+pub mod failpoint;
 pub mod gtid;
 pub mod guarded;
 pub mod http;

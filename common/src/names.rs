@@ -14,6 +14,11 @@ pub const LABEL_ROLE: &str = "pelorus.dev/role";
 /// Annotation on MySQL pods: digest of the pod template that the pod was made from.
 pub const ANNOTATION_TEMPLATE: &str = "pelorus.dev/template";
 
+/// Annotation on a MySQLCluster: pod names, separated by commas, that a person has fenced.
+pub const ANNOTATION_FENCED: &str = "pelorus.dev/fenced";
+/// Annotation on a MySQLCluster: the recorded epoch whose acknowledged writes a person gives up.
+pub const ANNOTATION_ACCEPT_LOSS: &str = "pelorus.dev/accept-loss";
+
 /// Classic MySQL protocol, TLS required.
 pub const PORT_MYSQL: u16 = 3306;
 /// X protocol, TLS required.

@@ -9,6 +9,7 @@ use common::client::InstanceClient;
 use common::crd::Durability;
 use common::crd::MySQLCluster;
 use common::events::{Event, Events};
+use common::failpoint;
 use common::tls::{self, Material};
 use common::{names, names::daemon};
 use k8s_openapi::api::core::v1::Secret;
@@ -249,6 +250,7 @@ impl Loop {
         } else {
             None
         };
+        let annotation = |name: &str| self.cluster.annotations().get(name);
         Wish {
             instances: spec.instances,
             primary: spec.primary.clone(),
@@ -259,6 +261,10 @@ impl Loop {
             silent_after: SILENT_AFTER,
             max_changes: spec.failover.max_changes as usize,
             hands_off,
+            fenced: annotation(names::ANNOTATION_FENCED)
+                .map(|names| names.split(',').map(|name| name.trim().to_owned()).collect())
+                .unwrap_or_default(),
+            accept_loss: annotation(names::ANNOTATION_ACCEPT_LOSS).and_then(|epoch| epoch.trim().parse().ok()),
             hibernated: spec.hibernated && hands_off == Some("spec.hibernated"),
         }
     }
@@ -358,8 +364,14 @@ impl Loop {
     /// Writes a record. `true`: it stands, and the object at hand is the new one.
     async fn write(&mut self, before: &Record, next: &Record, plan: &Plan, elapsed: Duration) -> bool {
         let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        match record::write(&api, &self.cluster, next, &self.context.holder).await {
+        let point = point(before, next);
+        let written = match failpoint::hit(&format!("record.before.{point}")).await {
+            Ok(()) => record::write(&api, &self.cluster, next, &self.context.holder).await,
+            Err(injected) => Err(injected.into()),
+        };
+        match written {
             Ok(written) => {
+                failpoint::hit(&format!("record.after.{point}")).await.ok();
                 self.take(written);
                 self.recorded(before, next, plan, elapsed);
                 true
@@ -407,6 +419,9 @@ impl Loop {
                 Kind::Switchover => {
                     self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &plan.why, data);
                 }
+                Kind::Fence => {
+                    self.tell("instance.fenced", EventType::Warning, "FencedByHand", &plan.why, data);
+                }
                 Kind::Bootstrap | Kind::Reconfigure => {}
             }
             return;
@@ -415,6 +430,11 @@ impl Loop {
             info!(epoch = next.epoch, ackers = ?next.ackers, acks_needed = next.acks_needed, reason = plan.why, "recorded");
             return;
         };
+        if next.losses.len() > before.losses.len() {
+            warn!(operation = operation.id, epoch = before.epoch, reason = plan.why, "loss accepted");
+            let data = json!({"operation": operation.id, "epoch": before.epoch, "to": next.operation.as_ref().and_then(|it| it.to.clone()), "knownLost": next.losses.last().map(|loss| loss.known_lost.to_string())});
+            self.tell("failover.loss-accepted", EventType::Warning, "LossAccepted", &plan.why, data);
+        }
         if next.operation.is_some() {
             info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");
             return;
@@ -425,6 +445,7 @@ impl Loop {
             Kind::Failover => "failover",
             Kind::Switchover => "switchover",
             Kind::Reconfigure => "reconfigure",
+            Kind::Fence => "fence",
         };
         let outcome = if plan.undone { "undone" } else { "completed" };
         self.context.metrics.operation(kind, outcome, elapsed);
@@ -445,7 +466,7 @@ impl Loop {
             (Kind::Bootstrap, _) => {
                 self.tell("cluster.bootstrapped", EventType::Normal, "Bootstrapped", &message, data);
             }
-            (Kind::Reconfigure | Kind::Failover, _) => {}
+            (Kind::Reconfigure | Kind::Failover | Kind::Fence, _) => {}
         }
     }
 
@@ -465,6 +486,15 @@ impl Loop {
                 warn!(%error, "event not written");
             }
         });
+    }
+}
+
+/// Names a change of the record, for failpoints: `failover.fencing`, `failover.promoting`, `failover.done`, `reconfigured`.
+fn point(before: &Record, next: &Record) -> String {
+    match (&next.operation, &before.operation) {
+        (Some(operation), _) => format!("{:?}.{:?}", operation.kind, operation.phase).to_lowercase(),
+        (None, Some(operation)) => format!("{:?}.done", operation.kind).to_lowercase(),
+        (None, None) => "reconfigured".to_owned(),
     }
 }
 

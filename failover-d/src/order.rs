@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use common::client::{Error, InstanceClient};
+use common::failpoint;
 use common::instance::{InstanceState, Phase};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -91,6 +92,12 @@ impl Orders {
         tokio::spawn(async move {
             let started = Instant::now();
             let timeout = deadline(&order);
+            if failpoint::hit(&format!("order.before.{}", kind(&order))).await.is_err() {
+                let lost =
+                    Error::Timeout { what: "failpoint".into(), address: client.address(), after: Duration::ZERO };
+                updates.send(Update::Answered(name, order, Box::new(Err(lost)))).await.ok();
+                return;
+            }
             let result = match &order {
                 Order::Fence(order) => client.fence(order, timeout).await,
                 Order::Follow(order) => client.follow(order, timeout).await,
@@ -99,6 +106,7 @@ impl Orders {
                 Order::Demote(order) => client.demote(order, timeout).await,
                 Order::Look => client.look(timeout).await,
             };
+            failpoint::hit(&format!("order.after.{}", kind(&order))).await.ok();
             let elapsed = started.elapsed();
             let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             metrics.order(kind(&order), result.is_ok(), elapsed);

@@ -7,7 +7,7 @@ use common::crd::{self as status, MySQLClusterStatus, OperationKind as StatusKin
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, Patch, PatchParams};
 
-use crate::decide::{Kind, Operation, OperationPhase, Record, Reign};
+use crate::decide::{Kind, Loss, Operation, OperationPhase, Record, Reign};
 
 /// Field manager of the compare-and-swap writes.
 const MANAGER: &str = "pelorus/failover-d-record";
@@ -26,6 +26,9 @@ pub enum Error {
     /// The API server said nothing: the write may or may not have happened.
     #[error("write the record: no answer within {TIMEOUT:?}")]
     Timeout,
+    /// A test.
+    #[error(transparent)]
+    Injected(#[from] common::failpoint::Injected),
 }
 
 /// The record in a status.
@@ -47,6 +50,15 @@ pub fn read(cluster: &MySQLCluster) -> Record {
                 acks_needed: reign.acks_needed,
             })
             .collect(),
+        losses: recorded
+            .losses
+            .into_iter()
+            .map(|loss| Loss {
+                epoch: u64::try_from(loss.epoch).unwrap_or(0),
+                kept: loss.kept,
+                known_lost: loss.known_lost.parse().unwrap_or_default(),
+            })
+            .collect(),
         operation: recorded.operation.map(|operation| Operation {
             id: operation.id,
             kind: match operation.kind {
@@ -54,6 +66,7 @@ pub fn read(cluster: &MySQLCluster) -> Record {
                 StatusKind::Failover => Kind::Failover,
                 StatusKind::Switchover => Kind::Switchover,
                 StatusKind::Reconfigure => Kind::Reconfigure,
+                StatusKind::Fence => Kind::Fence,
             },
             epoch: u64::try_from(operation.epoch).unwrap_or(0),
             from: operation.from,
@@ -72,7 +85,8 @@ pub fn read(cluster: &MySQLCluster) -> Record {
 }
 
 /// The status form of a record. `started_at` of an operation that goes on is kept.
-fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -> status::Record {
+fn to_status(record: &Record, before: Option<&MySQLClusterStatus>, holder: &str) -> status::Record {
+    let known = before.and_then(|status| status.operation.as_ref());
     status::Record {
         epoch: record.epoch,
         primary: record.primary.clone(),
@@ -89,6 +103,7 @@ fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -
                 acks_needed: reign.acks_needed,
             })
             .collect(),
+        losses: losses(record, before),
         operation: record.operation.as_ref().map(|operation| {
             let going_on = known.filter(|known| known.id == operation.id);
             status::Operation {
@@ -98,6 +113,7 @@ fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -
                     Kind::Failover => StatusKind::Failover,
                     Kind::Switchover => StatusKind::Switchover,
                     Kind::Reconfigure => StatusKind::Reconfigure,
+                    Kind::Fence => StatusKind::Fence,
                 },
                 epoch: i64::try_from(operation.epoch).unwrap_or(i64::MAX),
                 from: operation.from.clone(),
@@ -119,6 +135,18 @@ fn to_status(record: &Record, known: Option<&status::Operation>, holder: &str) -
     }
 }
 
+/// Losses are only ever added: those that stand are kept word for word, with their times.
+fn losses(record: &Record, before: Option<&MySQLClusterStatus>) -> Vec<status::Loss> {
+    let mut losses = before.map(|status| status.losses.clone()).unwrap_or_default();
+    losses.extend(record.losses.iter().skip(losses.len()).map(|loss| status::Loss {
+        epoch: i64::try_from(loss.epoch).unwrap_or(i64::MAX),
+        at: MicroTime(jiff::Timestamp::now()),
+        kept: loss.kept.clone(),
+        known_lost: loss.known_lost.to_string(),
+    }));
+    losses
+}
+
 /// Writes `record` over what `cluster` held, and only over that. Returns the object as it is now.
 ///
 /// # Errors
@@ -129,10 +157,9 @@ pub async fn write(
     record: &Record,
     holder: &str,
 ) -> Result<MySQLCluster, Error> {
-    let known = cluster.status.as_ref().and_then(|status| status.operation.as_ref());
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     let version = cluster.metadata.resource_version.as_deref().unwrap_or_default();
-    let patch = to_status(record, known, holder).merge_patch(version);
+    let patch = to_status(record, cluster.status.as_ref(), holder).merge_patch(version);
     let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     match tokio::time::timeout(TIMEOUT, api.patch_status(name, &parameters, &Patch::Merge(&patch))).await {
         Ok(Ok(written)) => Ok(written),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use common::crd::MySQLCluster;
+use common::failpoint;
 use common::names::{self, LABEL_CLUSTER};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
@@ -193,7 +194,7 @@ pub async fn run(client: Client, cluster: MySQLCluster, mut desired: watch::Rece
         let [primary_known, replicas_known] = &mut known;
         let [primary_service, replicas_service] = &services;
         let started = std::time::Instant::now();
-        let mut failed = false;
+        let mut failed = failpoint::hit(&format!("route.before.{}", wanted.epoch)).await.is_err();
         let parts = [
             (primary_service, wanted.primary.iter().cloned().collect::<Vec<_>>(), primary_known),
             (replicas_service, wanted.replicas.clone(), replicas_known),
@@ -210,6 +211,7 @@ pub async fn run(client: Client, cluster: MySQLCluster, mut desired: watch::Rece
                 }
             }
         }
+        failpoint::hit(&format!("route.after.{}", wanted.epoch)).await.ok();
         if !failed && wanted != written {
             let primary = wanted.primary.as_ref().map(|target| target.name.as_str());
             info!(

@@ -22,10 +22,11 @@ use common::instance::{
 };
 use common::names::daemon::{FAILOVER_D, TOPOLOGY_CTL};
 use common::tls;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::error::{Error, Result};
 use crate::instance::Instance;
+use crate::isolation::{self, Listener};
 use crate::observe;
 use crate::orders::{self, RoleOrder};
 
@@ -56,7 +58,7 @@ struct Caller(Option<&'static str>);
 type Shared = State<Arc<Instance>>;
 
 /// All routes.
-pub fn router(instance: Arc<Instance>) -> Router {
+fn router(instance: Arc<Instance>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
@@ -118,7 +120,14 @@ async fn state(State(instance): Shared, request: Request) -> Response {
 
 async fn stream(State(instance): Shared, request: Request) -> Response {
     match allow(&instance, &request, &[FAILOVER_D, TOPOLOGY_CTL]) {
-        Ok(()) => ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(states(instance))).into_response(),
+        Ok(()) => {
+            let caller = request.extensions().get::<Caller>().and_then(|caller| caller.0);
+            let listener = (caller == Some(FAILOVER_D)).then(|| Listener::new(Arc::clone(&instance)));
+            let states = states(instance).inspect(move |_| {
+                let _held_as_long_as_the_stream = &listener;
+            });
+            ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(states)).into_response()
+        }
         Err(refusal) => refused(&refusal),
     }
 }
@@ -245,12 +254,18 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Serves for as long as the process lives.
-pub async fn serve(listener: TcpListener, tls: CurrentTls, router: Router) {
+pub async fn serve(listener: TcpListener, tls: CurrentTls, instance: Arc<Instance>) {
+    let router = router(Arc::clone(&instance));
     loop {
         match listener.accept().await {
             Ok((connection, peer)) => {
                 let config = Arc::clone(&tls.read().unwrap_or_else(PoisonError::into_inner));
                 let router = router.clone();
+                // A peer that acknowledges nothing for so long is not heard any more.
+                let limit = u32::try_from(isolation::limit(&instance).as_millis()).unwrap_or(u32::MAX);
+                if let Err(error) = setsockopt(&connection, sockopt::TcpUserTimeout, &limit) {
+                    tracing::warn!(%error, "a silent peer will be noticed late");
+                }
                 tokio::spawn(async move {
                     if let Err(error) = connection_from(connection, config, router).await {
                         tracing::debug!(%peer, %error, "connection ended");

@@ -5,6 +5,10 @@
 //! <volume>/provisioned.json  made last by a provisioning: without it the data directory is garbage
 //! <volume>/promise.json      highest epoch obeyed and what it made of this instance (invariant 3)
 //! <volume>/clean             the last stop was clean; removed before mysqld starts
+//! <volume>/rewind.json       a tail is being cut off; until it is gone every start goes on with that first
+//! <volume>/errant.json       foreign transactions that could not be cut off: the data is not to be served
+//! <volume>/rewound.json      the last tail that was cut off
+//! <volume>/rewound/          copies of what was cut off or is to be thrown away
 //! ```
 //!
 //! Every write is durable when the function returns: temporary file, fsync, rename, fsync of the directory.
@@ -14,12 +18,16 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use common::instance::{Disk, Epoch, Role};
+use common::instance::{Disk, Epoch, Rewound, Role};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::OrderKind;
 use crate::error::{Error, Result};
+use crate::rewind::{Condemned, Intent};
+
+/// Ending of files that are being written.
+pub const TEMPORARY: &str = ".new";
 
 /// What this instance has promised, as it stands on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,10 +94,65 @@ impl Volume {
         self.write_json("provisioned.json", provisioned)
     }
 
-    /// Throws the data away: first the proof, then the files.
+    /// A cut that was begun and not seen through.
+    pub fn intent(&self) -> Result<Option<Intent>> {
+        read_json(&self.root.join("rewind.json"))
+    }
+
+    /// Persists what is about to be cut off. Nothing may be cut before this returns.
+    pub fn save_intent(&self, intent: &Intent) -> Result<()> {
+        self.write_json("rewind.json", intent)
+    }
+
+    /// The cut was seen through, or was never made.
+    pub fn forget_intent(&self) -> Result<()> {
+        self.forget("rewind.json")
+    }
+
+    /// Foreign transactions that keep this data from being served.
+    pub fn condemned(&self) -> Result<Option<Condemned>> {
+        read_json(&self.root.join("errant.json"))
+    }
+
+    /// Persists them.
+    pub fn save_condemned(&self, condemned: &Condemned) -> Result<()> {
+        self.write_json("errant.json", condemned)
+    }
+
+    /// There are none any more.
+    pub fn forget_condemned(&self) -> Result<()> {
+        self.forget("errant.json")
+    }
+
+    /// The last rewind.
+    pub fn rewound(&self) -> Result<Option<Rewound>> {
+        read_json(&self.root.join("rewound.json"))
+    }
+
+    /// Persists it.
+    pub fn save_rewound(&self, rewound: &Rewound) -> Result<()> {
+        self.write_json("rewound.json", rewound)
+    }
+
+    /// Where copies of thrown-away transactions are.
+    pub fn saved_dir(&self) -> PathBuf {
+        self.root.join("rewound")
+    }
+
+    fn forget(&self, name: &str) -> Result<()> {
+        let path = self.root.join(name);
+        if path.exists() {
+            remove(&path)?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Throws the data away: first the proof, then the files. What was saved of it stays.
     pub fn wipe(&self) -> Result<()> {
-        remove(&self.root.join("provisioned.json"))?;
-        remove(&self.root.join("clean"))?;
+        for name in ["provisioned.json", "clean", "rewind.json", "errant.json"] {
+            remove(&self.root.join(name))?;
+        }
         self.sync()?;
         for name in ["data", "tmp"] {
             let path = self.root.join(name);
@@ -146,17 +209,28 @@ impl Volume {
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.root.join(name);
-        let temporary = self.root.join(format!("{name}.new"));
-        let mut file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
-        file.write_all(content).and_then(|()| file.sync_all()).map_err(Error::file("write", &temporary))?;
-        fs::rename(&temporary, &path).map_err(Error::file("rename to", &path))?;
-        self.sync()
+        durably(&self.root, name, |file| file.write_all(content).map_err(Error::file("write", self.root.join(name))))
     }
 
     fn sync(&self) -> Result<()> {
-        File::open(&self.root).and_then(|dir| dir.sync_all()).map_err(Error::file("sync", &self.root))
+        sync_dir(&self.root)
     }
+}
+
+/// Makes or replaces a file so that after a crash there is the old one or the new one, whole.
+pub fn durably(dir: &Path, name: &str, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let path = dir.join(name);
+    let temporary = dir.join(format!("{name}{TEMPORARY}"));
+    let mut file = File::create(&temporary).map_err(Error::file("create", &temporary))?;
+    fill(&mut file)?;
+    file.sync_all().map_err(Error::file("sync", &temporary))?;
+    fs::rename(&temporary, &path).map_err(Error::file("rename to", &path))?;
+    sync_dir(dir)
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|file| file.sync_all()).map_err(Error::file("sync", dir))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
@@ -169,7 +243,8 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
+/// Removes a file that may be gone already.
+pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
         Ok(()) | Err(_) => Ok(()),

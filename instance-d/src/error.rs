@@ -73,6 +73,32 @@ pub enum Error {
         /// The foreign transactions.
         gtids: GtidSet,
     },
+    /// What the source has could not be read, so nobody can say what it lacks.
+    #[error("what {source_name} has is not known, so this former primary stays down: {source}")]
+    Source {
+        /// Pod name of the source.
+        source_name: String,
+        /// Cause.
+        source: Box<common::mysql::Error>,
+    },
+    /// Foreign transactions that no cut provably undoes.
+    #[error("{} transactions that {source_name} does not have cannot be cut off the binlog: {reason}; this data is not served any more", gtids.count())]
+    NotRewindable {
+        /// Pod name of the source.
+        source_name: String,
+        /// The foreign transactions, as far as they are known.
+        gtids: GtidSet,
+        /// Why not.
+        reason: String,
+    },
+    /// What is to be saved does not fit.
+    #[error("{needed} bytes of transactions are to be saved before they are thrown away, and {free} bytes are free")]
+    NoRoom {
+        /// Bytes to be saved, and what has to stay free.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// A newer order took over.
     #[error("a newer order took over")]
     Overtaken,
@@ -95,8 +121,16 @@ impl Error {
             | Self::Exited { .. }
             | Self::Mysql(_)
             | Self::Unexpected(_)
-            | Self::Errant { .. } => RefusalCode::Failed,
+            | Self::Errant { .. }
+            | Self::Source { .. }
+            | Self::NotRewindable { .. }
+            | Self::NoRoom { .. } => RefusalCode::Failed,
         }
+    }
+
+    /// Whether the data is not to be served: it holds what its source does not have.
+    pub fn condemns(&self) -> bool {
+        matches!(self, Self::Errant { .. } | Self::NotRewindable { .. })
     }
 
     /// Names the path of an IO error.

@@ -51,6 +51,11 @@ impl Gate {
 }
 
 impl Pass {
+    /// For work that looks by itself whether it was overtaken.
+    pub fn overtaken(&self) -> CancellationToken {
+        self.overtaken.clone()
+    }
+
     /// Runs work until it is done or overtaken.
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! The instance: what it knows, its child, its sessions, and what it reports.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::instance::{
-    Canary, Disk, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Role,
+    Canary, Disk, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Rewound, Role,
 };
 use common::mysql::{Credentials, Session};
 use common::names::account;
@@ -19,6 +21,7 @@ use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::orders::RoleOrder;
 use crate::process::Mysqld;
+use crate::rewind::{self, Condemned};
 use crate::settings;
 
 /// Longest login over the socket of a healthy server.
@@ -55,8 +58,16 @@ pub struct Facts {
     pub mysqld: Option<(MysqldState, Instant)>,
     /// Last answers: on a held session, by a new login.
     pub canary: Option<(Instant, Instant)>,
+    /// Hosts of the replicas that were connected last.
+    pub peers: BTreeSet<IpAddr>,
     /// A role order that is being carried out in the background.
     pub carrying: Option<RoleOrder>,
+    /// The last tail that was cut off, as it stands on disk.
+    pub rewound: Option<Rewound>,
+    /// Foreign transactions that keep the data from being served, as they stand on disk.
+    pub condemned: Option<Condemned>,
+    /// Since when a tail is being cut off.
+    pub rewind_begun: Option<Instant>,
 }
 
 impl Facts {
@@ -85,6 +96,8 @@ pub struct Instance {
     pub ask: Notify,
     /// An observation has been taken in.
     pub observed: Notify,
+    /// Open streams to failover-d.
+    pub listeners: AtomicUsize,
     config: Mutex<InstanceConfig>,
     facts: Mutex<Facts>,
     child: Mutex<Option<Arc<Mysqld>>>,
@@ -124,7 +137,11 @@ impl Instance {
             disk: volume.disk(),
             mysqld: None,
             canary: None,
+            peers: BTreeSet::new(),
             carrying: None,
+            rewound: volume.rewound()?,
+            condemned: volume.condemned()?,
+            rewind_begun: None,
         };
         Ok(Arc::new(Self {
             layout,
@@ -134,6 +151,7 @@ impl Instance {
             gate: Gate::default(),
             ask: Notify::new(),
             observed: Notify::new(),
+            listeners: AtomicUsize::new(0),
             config: Mutex::new(config),
             facts: Mutex::new(facts),
             child: Mutex::new(None),
@@ -221,6 +239,8 @@ impl Instance {
                 session_age_ms: millis(session.elapsed()),
                 login_age_ms: millis(login.elapsed()),
             }),
+            rewound: facts.rewound.clone(),
+            errant: facts.condemned.as_ref().map(Condemned::report),
         }
     }
 
@@ -256,6 +276,8 @@ impl Instance {
         let text = settings::render(&self.layout, &self.identity, &self.config())?;
         write_private(&self.layout.my_cnf(), &text)?;
         clear_run_dir(&self.layout.run)?;
+        // A cut that was begun is seen through whatever order starts mysqld: half of it would be worse than either.
+        rewind::carry_on(&self.volume, &self.layout.data())?;
         self.volume.fresh_tmp()?;
         self.volume.mark_running()?;
         let arguments = [format!("--defaults-file={}", self.layout.my_cnf().display())];

@@ -13,11 +13,13 @@ mod decide;
 mod error;
 mod gate;
 mod instance;
+mod isolation;
 mod leave;
 mod metrics;
 mod observe;
 mod orders;
 mod process;
+mod rewind;
 mod settings;
 
 use std::path::PathBuf;
@@ -64,11 +66,13 @@ async fn run() -> anyhow::Result<()> {
 
     let reaper = Arc::clone(&instance);
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(api::serve(listener, Arc::clone(&tls), api::router(Arc::clone(&instance))));
+    tasks.spawn(api::serve(listener, Arc::clone(&tls), Arc::clone(&instance)));
     tasks.spawn(observe::observe(Arc::clone(&instance)));
     tasks.spawn(observe::disk(Arc::clone(&instance)));
     tasks.spawn(observe::canary(Arc::clone(&instance)));
     tasks.spawn(observe::login_canary(Arc::clone(&instance)));
+    tasks.spawn(isolation::watch(Arc::clone(&instance)));
+    tasks.spawn(rewind::keep(Arc::clone(&instance)));
     tasks.spawn(certificates::watch(Arc::clone(&instance), tls));
     tokio::spawn(process::reap_orphans(move || reaper.child().map(|child| child.pid())));
     tokio::spawn(boot(Arc::clone(&instance)));

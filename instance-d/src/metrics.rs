@@ -26,6 +26,13 @@ pub struct StepLabels {
     pub order: &'static str,
 }
 
+/// Label of a rewind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// `rewound`; `refused`: not provably rewindable; `errant`: cut, and committed in the engine all the same.
+    pub outcome: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
@@ -45,8 +52,14 @@ pub struct Metrics {
     pub starts: Counter,
     /// Times that mysqld was killed on purpose.
     pub kills: Counter,
+    /// Times that a primary heard nobody and refused its clients.
+    pub isolations: Counter,
     /// Failed observations.
     pub observation_failures: Counter,
+    /// Rewinds by outcome.
+    pub rewinds: Family<OutcomeLabel, Counter>,
+    /// From the order to the proof that nothing foreign is left.
+    pub rewind_seconds: Histogram,
     phase: Family<KindLabels, Gauge>,
     role: Family<KindLabels, Gauge>,
     in_force: Gauge,
@@ -72,7 +85,10 @@ impl Metrics {
             order_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
             starts: Counter::default(),
             kills: Counter::default(),
+            isolations: Counter::default(),
             observation_failures: Counter::default(),
+            rewinds: Family::default(),
+            rewind_seconds: Histogram::new(exponential_buckets(0.05, 2.0, 12)),
             phase: Family::default(),
             role: Family::default(),
             in_force: Gauge::default(),
@@ -90,11 +106,23 @@ impl Metrics {
         registry.register("orders", "Role and provisioning orders by outcome", metrics.orders.clone());
         registry.register_with_unit("order", "Time of obeyed orders", Unit::Seconds, metrics.order_seconds.clone());
         registry.register("mysqld_starts", "Starts of mysqld", metrics.starts.clone());
+        registry.register(
+            "isolations",
+            "Times that a primary heard neither failover-d nor a replica and refused its clients",
+            metrics.isolations.clone(),
+        );
         registry.register("mysqld_kills", "Times that mysqld was killed on purpose", metrics.kills.clone());
         registry.register(
             "observation_failures",
             "Observations that mysqld did not answer",
             metrics.observation_failures.clone(),
+        );
+        registry.register("rewinds", "Tails of a former primary, by what became of them", metrics.rewinds.clone());
+        registry.register_with_unit(
+            "rewind",
+            "From the order to follow to the proof that nothing foreign is left",
+            Unit::Seconds,
+            metrics.rewind_seconds.clone(),
         );
         registry.register("phase", "1 for what the instance is doing", metrics.phase.clone());
         registry.register("role", "1 for what the last role order made of it", metrics.role.clone());

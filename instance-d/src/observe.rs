@@ -3,7 +3,8 @@
 //! Three sessions, so that one that blocks does not hide the others: the observer's, the canary's, and a new login
 //! each time. Nothing here blocks behind FLUSH (SHOW BINARY LOG STATUS would), and nothing changes anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ const VARIABLES: &str = "SELECT @@GLOBAL.version, @@GLOBAL.server_uuid, @@GLOBAL
 /// Dump threads, and sessions that wait for an acknowledgement: the leader of a group commit shows it, its followers
 /// wait for the handler.
 const THREADS: &str = "SELECT PROCESSLIST_ID, PROCESSLIST_USER, PROCESSLIST_COMMAND LIKE 'Binlog Dump%', \
-    PROCESSLIST_STATE LIKE 'Waiting for semi-sync ACK%', PROCESSLIST_TIME FROM performance_schema.threads \
+    PROCESSLIST_STATE LIKE 'Waiting for semi-sync ACK%', PROCESSLIST_TIME, PROCESSLIST_HOST FROM performance_schema.threads \
     WHERE TYPE='FOREGROUND' AND (PROCESSLIST_COMMAND LIKE 'Binlog Dump%' \
     OR PROCESSLIST_STATE LIKE 'Waiting for semi-sync ACK%' OR PROCESSLIST_STATE='waiting for handler commit')";
 
@@ -93,17 +94,26 @@ type Variables = (String, String, bool, bool, bool, String, String, bool, u32);
 type Applier = (Option<String>, Option<String>, Option<i64>, Option<i64>);
 
 /// A row of what is asked.
-type Thread = (u64, Option<String>, Option<bool>, Option<bool>, Option<i64>);
+type Thread = (u64, Option<String>, Option<bool>, Option<bool>, Option<i64>, Option<String>);
 
 fn parse_set(text: &str) -> Result<GtidSet> {
     text.parse().map_err(|error| Error::Unexpected(format!("mysqld's GTID set is not understood: {error}")))
+}
+
+/// What mysqld said.
+#[derive(Debug)]
+pub struct Observation {
+    /// For the report.
+    pub state: MysqldState,
+    /// Hosts of the replicas that are connected.
+    pub peers: BTreeSet<IpAddr>,
 }
 
 /// Asks mysqld everything that a state reports.
 ///
 /// # Errors
 /// A query that failed, or was not answered in time.
-pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<MysqldState> {
+pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<Observation> {
     let channel: Option<Channel> = session.first(CHANNEL, QUERY).await?;
     let variables: Option<Variables> = session.first(VARIABLES, QUERY).await?;
     let (version, server_uuid, super_read_only, read_only, offline, executed, purged, enabled, acks_needed) =
@@ -142,8 +152,8 @@ pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<Mys
             acknowledges: acknowledges.as_deref() == Some("ON"),
         });
     }
-    let source = source_state(session, waits, enabled, acks_needed).await?;
-    Ok(MysqldState {
+    let (source, peers) = source_state(session, waits, enabled, acks_needed).await?;
+    let state = MysqldState {
         version,
         server_uuid,
         super_read_only,
@@ -154,7 +164,8 @@ pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<Mys
         purged: parse_set(&purged)?,
         replication,
         source,
-    })
+    };
+    Ok(Observation { state, peers })
 }
 
 async fn source_state(
@@ -162,13 +173,15 @@ async fn source_state(
     waits: &mut WaitClock,
     enabled: bool,
     acks_needed: u32,
-) -> Result<SourceState> {
+) -> Result<(SourceState, BTreeSet<IpAddr>)> {
     let threads: Vec<Thread> = session.rows(THREADS, QUERY).await?;
     let mut dumps = Vec::new();
+    let mut peers = BTreeSet::new();
     let mut waiting = Vec::new();
     let mut leader = false;
-    for (id, user, dump, waits_for_ack, seconds) in threads {
+    for (id, user, dump, waits_for_ack, seconds, host) in threads {
         if dump == Some(true) {
+            peers.extend(host.and_then(|host| host.parse::<IpAddr>().ok()));
             dumps.extend(user.filter(|user| user.starts_with(account::REPLICATION_PREFIX)));
         } else {
             leader |= waits_for_ack == Some(true);
@@ -179,24 +192,29 @@ async fn source_state(
         waiting.clear();
     }
     dumps.sort();
-    Ok(SourceState {
+    let source = SourceState {
         enabled,
         acks_needed,
         dumps,
         waiters: u32::try_from(waiting.len()).unwrap_or(u32::MAX),
         oldest_wait_ms: waits.oldest(&waiting, Instant::now()),
-    })
+    };
+    Ok((source, peers))
 }
 
 /// Takes an observation in, unless one that began later is known: what was asked before an order was carried out must
 /// not hide what was seen after it.
-pub fn publish(instance: &Instance, state: MysqldState, begun: Instant) {
+pub fn publish(instance: &Instance, seen: Observation, begun: Instant) {
+    let Observation { state, peers } = seen;
     let observed_at = begun;
     if instance.look(|facts| facts.mysqld.as_ref().is_some_and(|(_, known)| *known > begun)) {
         return;
     }
     let differs = instance
         .look(|facts| facts.mysqld.as_ref().is_none_or(|(before, _)| without_ages(before) != without_ages(&state)));
+    if !peers.is_empty() && instance.look(|facts| facts.peers != peers) {
+        instance.change_quietly(|facts| facts.peers = peers);
+    }
     if differs {
         instance.change(|facts| facts.mysqld = Some((state, observed_at)));
     } else {

@@ -39,6 +39,9 @@ pub struct MySQLClusterStatus {
     /// these too. Empty moments after a change of primary.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<Reign>,
+    /// Losses of acknowledged writes that a person accepted, oldest first. Kept for ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
     /// The change of primary that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
@@ -88,6 +91,7 @@ impl MySQLClusterStatus {
             acks_needed: self.acks_needed.unwrap_or(0),
             primary_data: self.primary_data.clone(),
             unproven: self.unproven.clone(),
+            losses: self.losses.clone(),
             operation: self.operation.clone(),
         }
     }
@@ -110,6 +114,22 @@ pub struct Reign {
     pub acks_needed: u32,
 }
 
+/// A loss of acknowledged writes that a person accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// The recorded epoch whose acknowledged writes were given up.
+    #[schemars(range(min = 1))]
+    pub epoch: i64,
+    /// When.
+    pub at: MicroTime,
+    /// The instance whose data was kept.
+    pub kept: String,
+    /// GTIDs that had been seen on some instance and are not in the data that was kept. There may be more that nobody saw.
+    #[serde(default)]
+    pub known_lost: String,
+}
+
 /// The facts that failover rests on. They change together, by compare-and-swap.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
@@ -125,6 +145,8 @@ pub struct Record {
     pub primary_data: Option<String>,
     /// Earlier primaries that an election still has to ask for.
     pub unproven: Vec<Reign>,
+    /// Losses that a person accepted.
+    pub losses: Vec<Loss>,
     /// The change under way.
     pub operation: Option<Operation>,
 }
@@ -142,6 +164,7 @@ impl Record {
                 "acksNeeded": self.acks_needed,
                 "primaryData": self.primary_data,
                 "unproven": self.unproven,
+                "losses": self.losses,
                 "operation": self.operation_patch(),
             },
         })
@@ -173,7 +196,7 @@ impl Record {
 pub struct Operation {
     /// Unique for this operation.
     pub id: String,
-    /// Bootstrap, Failover, Switchover or Reconfigure.
+    /// Bootstrap, Failover, Switchover, Reconfigure or Fence.
     pub kind: OperationKind,
     /// The epoch that it leads to.
     #[schemars(range(min = 1))]
@@ -213,6 +236,8 @@ pub enum OperationKind {
     Switchover,
     /// A recorded acker stops counting; the primary stays.
     Reconfigure,
+    /// A person fences the primary; nobody takes its place.
+    Fence,
 }
 
 /// Phases of an operation.

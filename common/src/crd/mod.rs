@@ -33,8 +33,8 @@ pub use self::cluster_parts::{
     Retention, ServiceTemplate, ServiceType, Services, Storage, Tls, VolumeRetention,
 };
 pub use self::cluster_status::{
-    InstancePhase, InstanceRole, InstanceStatus, MySQLClusterStatus, Operation, OperationKind, OperationPhase, Record,
-    Reign, Restorable,
+    InstancePhase, InstanceRole, InstanceStatus, Loss, MySQLClusterStatus, Operation, OperationKind, OperationPhase,
+    Record, Reign, Restorable,
 };
 pub use self::database::{MySQLDatabase, MySQLDatabaseSpec, MySQLDatabaseStatus};
 pub use self::dump::{

@@ -58,6 +58,9 @@ enum Command {
         /// Only packets from the first to the second
         #[arg(long)]
         one_way: bool,
+        /// How many of a hundred packets, by chance
+        #[arg(long, default_value_t = 100)]
+        percent: u8,
     },
     /// Lets packets pass again
     Undrop { from: Party, to: Party },
@@ -82,6 +85,12 @@ enum Command {
     },
     /// Frees it again
     Unfill { namespace: String, claim: String },
+    /// Lets every write to the volume of a claim wait
+    FreezeVolume { namespace: String, claim: String },
+    /// Lets them go on
+    ThawVolume { namespace: String, claim: String },
+    /// Lets everything on the volume of a claim fail, for good
+    BreakVolume { namespace: String, claim: String },
     /// Stops or starts the API server
     Apiserver {
         #[command(subcommand)]
@@ -167,9 +176,9 @@ fn run(command: Command) -> Result<()> {
             runtime.block_on(provisioner::run(Paths::from_env()))?;
         }
         Command::Node { action } => node(&Cluster::open()?, &action)?,
-        Command::Drop { from, to, one_way } => {
+        Command::Drop { from, to, one_way, percent } => {
             let direction = if one_way { Direction::OneWay } else { Direction::Both };
-            fault::drop_between(&Cluster::open()?, &from, &to, direction)?;
+            fault::lose_between(&Cluster::open()?, &from, &to, direction, percent)?;
         }
         Command::Undrop { from, to } => fault::undrop(&Cluster::open()?, &from, &to)?,
         Command::Freeze(InPod { namespace, pod, container, program }) => {
@@ -183,6 +192,9 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Fill { namespace, claim, leave } => fault::fill_volume(&Cluster::open()?, &namespace, &claim, leave)?,
         Command::Unfill { namespace, claim } => fault::unfill_volume(&Cluster::open()?, &namespace, &claim)?,
+        Command::FreezeVolume { namespace, claim } => fault::freeze_volume(&Cluster::open()?, &namespace, &claim)?,
+        Command::ThawVolume { namespace, claim } => fault::thaw_volume(&Cluster::open()?, &namespace, &claim)?,
+        Command::BreakVolume { namespace, claim } => fault::break_volume(&Cluster::open()?, &namespace, &claim)?,
         Command::Apiserver { action: ApiServerAction::Stop } => fault::stop_api_server(&Cluster::open()?)?,
         Command::Apiserver { action: ApiServerAction::Start } => fault::start_api_server(&Cluster::open()?)?,
         Command::Faults => fault::active(&Cluster::open()?).iter().for_each(|fault| println!("{fault}")),

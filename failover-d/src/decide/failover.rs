@@ -1,10 +1,11 @@
 //! The primary is gone: knowing it, and putting another in its place with proof.
 
 use common::instance::{DemoteOrder, FenceOrder, Phase, ReceiverState, Role};
+use common::names::ANNOTATION_ACCEPT_LOSS;
 
 use super::proof::{Proof, prove};
 use super::{
-    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, Reign, acks_wanted, claim,
+    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, Reign, acks_wanted, by_hand, claim,
     next_epoch, operation_id,
 };
 
@@ -70,7 +71,7 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
 /// Claims a failover when `gone`, the primary or a candidate that may have become one, is proven gone and there is
 /// somebody to take over.
 pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
-    let why = evidence(seen, gone)?;
+    let why = evidence(seen, gone).filter(|_| !seen.wish.fenced.contains(gone))?;
     let reigns = pending(seen);
     if reigns.iter().all(|reign| reign.ackers.is_empty()) {
         // Nobody else can hold what it acknowledged; it opens again when it is back.
@@ -100,10 +101,18 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
         return None;
     }
     // Ackers whose mysqld is down after an unclean stop are started by the fence order.
-    if !enough(&[Phase::Running, Phase::Crashed]) {
+    let anybody = || {
+        seen.instances.keys().any(|name| {
+            name != gone && phase(name).is_some_and(|phase| matches!(phase, Phase::Running | Phase::Crashed))
+        })
+    };
+    if !enough(&[Phase::Running, Phase::Crashed]) && !(by_hand::accepts_loss(seen) && anybody()) {
         return block(
             "QuorumNotProvable",
-            format!("{why}; not enough recorded ackers are reachable to prove what was acknowledged"),
+            format!(
+                "{why}; not enough recorded ackers are reachable to prove what was acknowledged. They are waited for; {}",
+                way_out(seen)
+            ),
         );
     }
     Some(begin(seen, gone, why))
@@ -164,6 +173,14 @@ pub fn supersede(seen: &Observed, gone: Option<&Name>) -> Option<Plan> {
     start(seen, gone?).filter(|plan| plan.record.is_some())
 }
 
+/// What a person can do when the proof is gone for good.
+fn way_out(seen: &Observed) -> String {
+    format!(
+        "if they are gone for good, the annotation {ANNOTATION_ACCEPT_LOSS}={} accepts that what only they hold is lost",
+        seen.record.epoch
+    )
+}
+
 /// Collect promises and received sets, then choose.
 pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
     let unanswered = |name: &Name| seen.answers.get(name).is_none_or(|answer| answer.epoch != operation.epoch);
@@ -197,17 +214,21 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             let record = Record { operation: Some(advanced), ..seen.record.clone() };
             Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
         }
+        Proof::Missing { .. } | Proof::Split if by_hand::accepts_loss(seen) => {
+            Plan { orders, ..by_hand::accept(seen, operation) }
+        }
         Proof::Missing { reign, fenced } => Plan {
             orders,
             blocked: Some(Blocked {
                 reason: "QuorumNotProvable",
                 message: format!(
-                    "{} of {} ackers of {} have answered, and its commits needed {}: waiting for the others, or for {}",
+                    "{} of {} ackers of {} have answered, and its commits needed {}: waiting for the others, or for {}; {}",
                     fenced.len(),
                     reign.ackers.len(),
                     reign.primary,
                     reign.acks_needed,
-                    reign.primary
+                    reign.primary,
+                    way_out(seen)
                 ),
             }),
             ..Plan::default()
@@ -216,8 +237,10 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             orders,
             blocked: Some(Blocked {
                 reason: "SplitHistory",
-                message: "the recorded ackers hold different transactions and none holds all; a person has to choose"
-                    .into(),
+                message: format!(
+                    "the recorded ackers hold different transactions and none holds all; {}",
+                    way_out(seen)
+                ),
             }),
             ..Plan::default()
         },

@@ -46,6 +46,8 @@ pub fn fresh(name: &str) -> InstanceState {
             source: SourceState::default(),
         }),
         canary: Some(Canary::default()),
+        rewound: None,
+        errant: None,
     }
 }
 
@@ -116,6 +118,8 @@ pub fn wish(instances: u32) -> Wish {
         silent_after: Duration::from_millis(1500),
         max_changes: 6,
         hands_off: None,
+        fenced: BTreeSet::new(),
+        accept_loss: None,
         hibernated: false,
     }
 }
@@ -157,6 +161,7 @@ pub fn healthy(instances: u32) -> Observed {
         acks_needed,
         primary_data: Some("data-c-0".into()),
         unproven: Vec::new(),
+        losses: Vec::new(),
         operation: None,
     };
     seen

@@ -11,6 +11,7 @@
 //! really waits for.
 
 mod bootstrap;
+mod by_hand;
 mod failover;
 mod model;
 mod operation;
@@ -27,8 +28,8 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use model::{
-    Answer, Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, Reign,
-    Routes, Wish,
+    Answer, Blocked, Instance, Kind, Loss, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record,
+    Reign, Routes, Wish,
 };
 pub use proof::errant;
 pub use routes::ready_instances;
@@ -53,7 +54,7 @@ pub fn decide(seen: &Observed) -> Plan {
     let mut plan = match (&seen.record.operation, &seen.record.primary) {
         (Some(operation), _) => operation::carry_on(seen, operation),
         (None, None) => bootstrap::start(seen),
-        (None, Some(primary)) => steady::tend(seen, primary),
+        (None, Some(primary)) => by_hand::fences(seen).unwrap_or_else(|| steady::tend(seen, primary)),
     };
     plan.routes = routes::routes(seen);
     plan

@@ -57,8 +57,21 @@ pub struct Record {
     pub primary_data: Option<String>,
     /// Earlier reigns whose acknowledged writes are not yet known to be on enough of the present ackers.
     pub unproven: Vec<Reign>,
+    /// Losses that a person accepted, oldest first. Never removed.
+    pub losses: Vec<Loss>,
     /// The one operation under way.
     pub operation: Option<Operation>,
+}
+
+/// A loss that a person accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The recorded epoch whose acknowledged writes were given up.
+    pub epoch: Epoch,
+    /// The instance whose data was kept.
+    pub kept: Name,
+    /// What had been seen somewhere and is not in the data that was kept. There may be more that nobody saw.
+    pub known_lost: GtidSet,
 }
 
 impl Record {
@@ -128,6 +141,8 @@ pub enum Kind {
     Switchover,
     /// A recorded acker stops counting.
     Reconfigure,
+    /// A person closes the primary, and nobody takes its place.
+    Fence,
 }
 
 /// How far an operation has come.
@@ -164,6 +179,10 @@ pub struct Wish {
     pub max_changes: usize,
     /// Hands off.
     pub hands_off: Option<&'static str>,
+    /// Instances that a person fenced: they neither serve nor take part.
+    pub fenced: BTreeSet<Name>,
+    /// The recorded epoch whose acknowledged writes a person gives up.
+    pub accept_loss: Option<Epoch>,
     /// The cluster is put to sleep: the primary is closed, all else is left.
     pub hibernated: bool,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
-    Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, failover, next_epoch,
-    proof, steady,
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, by_hand,
+    failover, next_epoch, proof, steady,
 };
 
 /// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
@@ -25,6 +25,7 @@ const STRIKE_BUDGET: Duration = Duration::from_secs(30);
 pub fn carry_on(seen: &Observed, operation: &Operation) -> Plan {
     match operation.phase {
         OperationPhase::Fencing => failover::fencing(seen, operation),
+        OperationPhase::Demoting if operation.kind == Kind::Fence => by_hand::closing(seen, operation),
         OperationPhase::Demoting => demoting(seen, operation),
         OperationPhase::Promoting => promoting(seen, operation),
         OperationPhase::Striking => striking(seen, operation),
@@ -144,6 +145,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             ackers: operation.ackers.clone(),
             acks_needed: operation.acks_needed,
             unproven: if proven { Vec::new() } else { seen.record.reigns() },
+            losses: seen.record.losses.clone(),
             operation: None,
         };
         return Plan {
@@ -173,7 +175,7 @@ pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeS
     seen.instances
         .iter()
         .filter(|(name, _)| *name != source)
-        .filter(|(name, instance)| needs_follow(seen, instance, epoch, source, ackers.contains(*name)))
+        .filter(|(name, instance)| needs_follow(seen, name, instance, epoch, source, ackers.contains(*name)))
         .map(|(name, _)| (name.clone(), Order::Follow(follow_order(seen, epoch, source, ackers.contains(name)))))
         .collect()
 }
@@ -183,8 +185,15 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
     FollowOrder { epoch, source: source.clone(), source_host, acknowledges }
 }
 
-fn needs_follow(seen: &Observed, instance: &Instance, epoch: u64, source: &str, acknowledges: bool) -> bool {
-    if !instance.fresh(&seen.wish) || !instance.errant.is_empty() {
+fn needs_follow(
+    seen: &Observed,
+    name: &Name,
+    instance: &Instance,
+    epoch: u64,
+    source: &str,
+    acknowledges: bool,
+) -> bool {
+    if !instance.fresh(&seen.wish) || !instance.errant.is_empty() || seen.wish.fenced.contains(name) {
         return false;
     }
     let Some(state) = &instance.state else { return false };

@@ -87,14 +87,17 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
             .map_or(u64::MAX, |mysqld| mysqld.received.subtract(&mysqld.executed).count())
     };
     let from = seen.record.operation.as_ref().and_then(|operation| operation.from.as_ref());
-    let candidate =
-        seen.instances.iter().filter(|(name, instance)| instance.errant.is_empty() && contains_all(name)).min_by_key(
-            |(name, instance)| {
-                // Who is going, and who was just found wanting, only when nobody else holds everything.
-                let reluctant = instance.leaving() || from == Some(*name);
-                (reluctant, unapplied(name), seen.wish.primary.as_ref() != Some(*name), instance.ordinal)
-            },
-        );
+    let candidate = seen
+        .instances
+        .iter()
+        .filter(|(name, instance)| {
+            instance.errant.is_empty() && !seen.wish.fenced.contains(*name) && contains_all(name)
+        })
+        .min_by_key(|(name, instance)| {
+            // Who is going, and who was just found wanting, only when nobody else holds everything.
+            let reluctant = instance.leaving() || from == Some(*name);
+            (reluctant, unapplied(name), seen.wish.primary.as_ref() != Some(*name), instance.ordinal)
+        });
     match candidate {
         Some((name, _)) => Proof::Candidate(name),
         None => Proof::Split,

@@ -36,11 +36,18 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
         return plan;
     }
     let mut blocked = None;
-    if let Some(plan) = switchover::start(seen, primary) {
+    if !seen.wish.fenced.contains(primary)
+        && let Some(plan) = switchover::start(seen, primary)
+    {
         if plan.record.is_some() {
             return plan;
         }
         blocked = plan.blocked;
+    }
+    if seen.wish.fenced.contains(primary) {
+        let orders = follow_orders(seen, seen.record.epoch, primary, &seen.record.ackers);
+        let message = format!("{primary} is fenced by hand: it takes no writes and nobody takes its place");
+        return Plan { orders, blocked: Some(Blocked { reason: "FencedByHand", message }), ..Plan::default() };
     }
     if !instance.serves_as_primary() {
         return Plan {
@@ -172,6 +179,7 @@ fn grow(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan> {
         .filter(|(name, candidate)| {
             *name != primary
                 && !seen.record.ackers.contains(*name)
+                && !seen.wish.fenced.contains(*name)
                 && candidate.ordinal < seen.wish.instances
                 && !candidate.leaving()
                 && caught_up(seen, primary, candidate, executed)

@@ -31,6 +31,7 @@ fn wanted(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(Strin
 /// Checked before anything is touched: it holds all it needs, acknowledges, and is here to stay.
 fn fit(seen: &Observed, primary: &Name, name: &Name, instance: &Instance) -> bool {
     seen.record.ackers.contains(name)
+        && !seen.wish.fenced.contains(name)
         && instance.ordinal < seen.wish.instances
         && !instance.leaving()
         && instance.follows(primary, &seen.wish)

@@ -594,3 +594,105 @@ fn primary_is_closed_before_its_cluster_sleeps_and_opens_again_when_it_wakes() {
             .any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(order) if order.epoch == 2))
     );
 }
+
+#[test]
+fn fenced_replica_holds_still_and_comes_back() {
+    let mut seen = healthy(3);
+    seen.wish.fenced.insert("c-2".into());
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((seen.record.epoch, seen.record.operation.clone()), (2, None), "the fence has an epoch of its own");
+    assert_eq!(decide(&seen).orders, [("c-2".to_owned(), Order::Fence(common::instance::FenceOrder { epoch: 2 }))]);
+    set(&mut seen, "c-2", |state| {
+        state.promised = 2;
+        state.role = Role::Fenced;
+    });
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None);
+    assert!(plan.orders.iter().all(|(name, _)| name != "c-2"), "{:?}", plan.orders);
+    assert!(!plan.routes.unwrap().replicas.contains("c-2"));
+    seen.wish.fenced.clear();
+    assert!(decide(&seen).orders.iter().any(|(name, order)| name == "c-2" && matches!(order, Order::Follow(_))));
+}
+
+#[test]
+fn fenced_primary_is_closed_and_nobody_takes_its_place() {
+    let mut seen = healthy(3);
+    seen.wish.fenced.insert("c-0".into());
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).kind, claimed(&plan).to.clone()), (Kind::Fence, None));
+    recorded(&mut seen, &plan);
+    assert!(
+        matches!(&decide(&seen).orders[..], [(name, Order::Demote(order))] if name == "c-0" && order.kill && order.epoch == 2)
+    );
+    set(&mut seen, "c-0", |state| {
+        state.promised = 2;
+        state.role = Role::Fenced;
+        state.mysqld.as_mut().unwrap().super_read_only = true;
+        state.mysqld.as_mut().unwrap().offline = true;
+    });
+    answer(&mut seen, "c-0", 2);
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((seen.record.epoch, seen.record.primary.as_deref()), (2, Some("c-0")));
+    seen.answers.clear();
+    let plan = decide(&seen);
+    assert_eq!((plan.record.clone(), plan.blocked.unwrap().reason), (None, "FencedByHand"));
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    assert_eq!(decide(&seen).record, None, "not even when it dies");
+    seen.instances.get_mut("c-0").unwrap().refused = false;
+    seen.wish.fenced.clear();
+    assert!(decide(&seen).orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(_))));
+}
+
+#[test]
+fn loss_is_accepted_for_the_recorded_epoch_only_and_is_recorded() {
+    let mut seen = healthy(3);
+    executed(&mut seen, "c-0", &format!("{U0}:1-9"));
+    executed(&mut seen, "c-1", &format!("{U0}:1-7"));
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    seen.instances.get_mut("c-2").unwrap().refused = true;
+    seen.wish.accept_loss = Some(7);
+    let blocked = decide(&seen).blocked.unwrap();
+    assert!(blocked.reason == "QuorumNotProvable" && blocked.message.contains("accept-loss=1"), "{blocked:?}");
+    seen.wish.accept_loss = Some(1);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).kind, Kind::Failover);
+    recorded(&mut seen, &plan);
+    assert!(decide(&seen).record.is_none(), "c-1 is asked first");
+    answer(&mut seen, "c-1", 2);
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!(seen.record.operation.as_ref().unwrap().to.as_deref(), Some("c-1"));
+    assert_eq!(seen.record.primary, None);
+    let loss = seen.record.losses[0].clone();
+    assert_eq!((loss.epoch, loss.kept.as_str(), loss.known_lost), (1, "c-1", gtids(&format!("{U0}:8-9"))));
+    let mut state = super::fixture::primary("c-1", 0);
+    state.promised = 2;
+    seen.instances.insert("c-1".into(), heard(state));
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!(
+        (seen.record.primary.as_deref(), seen.record.unproven.len(), seen.record.losses.len()),
+        (Some("c-1"), 0, 1)
+    );
+}
+
+#[test]
+fn of_two_histories_a_person_names_the_one_to_keep() {
+    let mut seen = healthy(3);
+    executed(&mut seen, "c-1", &format!("{U0}:1-7"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-6:8"));
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    answer(&mut seen, "c-1", 2);
+    answer(&mut seen, "c-2", 2);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "SplitHistory");
+    seen.wish.accept_loss = Some(1);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "SplitHistory");
+    seen.wish.primary = Some("c-2".into());
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-2"));
+    assert_eq!(plan.record.unwrap().losses[0].known_lost, gtids(&format!("{U0}:7")));
+}

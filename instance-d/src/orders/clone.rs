@@ -1,7 +1,7 @@
 //! Clone: the data of another instance, by MySQL's own CLONE over TLS.
 //!
 //! ```text
-//! wipe -> bare data directory -> mysqld with MYSQLD_PARENT_PID -> CLONE INSTANCE -> exit 16: "start me again"
+//! (save what the order names) -> wipe -> bare data directory -> mysqld with MYSQLD_PARENT_PID -> CLONE INSTANCE -> exit 16: "start me again"
 //!      -> start -> clone_status Completed? -> RESET REPLICA ALL (a replica's channel comes along) -> provisioned
 //! ```
 //!
@@ -21,6 +21,7 @@ use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::instance::{Instance, LOGIN, STATEMENT, millis};
 use crate::process::{EXIT_START_AGAIN, Mysqld};
+use crate::rewind;
 
 /// A clone that does not move for this long has failed; one that moves may take as long as it takes.
 const STALLED: Duration = Duration::from_secs(120);
@@ -77,6 +78,18 @@ async fn begin(instance: &Arc<Instance>, order: CloneOrder) -> Result<InstanceSt
     let instance = Arc::clone(instance);
     tokio::spawn(async move {
         let begun = Instant::now();
+        if let Err(error) = save(&instance, &order).await {
+            tracing::error!(%error, "nothing is thrown away: it could not be saved");
+            let died =
+                instance.child().is_none() && matches!(phase, Phase::Starting | Phase::Running | Phase::Stopping);
+            instance.change(|facts| {
+                facts.phase = if died { Phase::Crashed } else { phase };
+                facts.data_id = data_id;
+                facts.progress = None;
+                facts.problem = Some(format!("clone: {error}"));
+            });
+            return;
+        }
         match run(&instance, &order).await {
             Ok(()) => tracing::info!(donor = order.donor, elapsed_ms = millis(begun.elapsed()), "cloned"),
             Err(error) => undo(&instance, &error, "clone").await,
@@ -86,9 +99,21 @@ async fn begin(instance: &Arc<Instance>, order: CloneOrder) -> Result<InstanceSt
     Ok(report)
 }
 
+/// The data is as it was when this fails.
+async fn save(instance: &Arc<Instance>, order: &CloneOrder) -> Result<()> {
+    let Some(gtids) = order.saves.clone().filter(|gtids| !gtids.is_empty()) else { return Ok(()) };
+    instance.change(|facts| facts.progress = Some(step("saving what is thrown away")));
+    let (volume, data, donor) = (instance.volume.clone(), instance.layout.data(), order.donor.clone());
+    let epoch = instance.look(|facts| facts.promise.epoch);
+    let work = move || rewind::save_before_clone(&volume, &data, epoch, &donor, &gtids);
+    let saved = tokio::task::spawn_blocking(work).await;
+    saved.unwrap_or_else(|error| Err(Error::Unexpected(format!("saving broke: {error}"))))
+}
+
 async fn run(instance: &Arc<Instance>, order: &CloneOrder) -> Result<()> {
-    // Condemned data: nothing of it is to be saved, so nothing has to stop gracefully.
+    // Condemned data: what was to be saved of it is, so nothing has to stop gracefully.
     instance.kill().await?;
+    instance.change(|facts| facts.condemned = None);
     bare(instance).await?;
     // The epoch stays promised; what the data stood for is gone with the data.
     instance.promise(instance.look(|facts| Promise {

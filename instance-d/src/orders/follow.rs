@@ -2,22 +2,23 @@
 //!
 //! Whatever was received is kept or proven to be on the source first (invariant 5), and nothing that the source does
 //! not have is carried on (invariant 6): own sets are read before the source's, and twice before they condemn.
+//! A former primary whose mysqld is down is rewound before it is started (see [`crate::rewind`]).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::gtid::GtidSet;
-use common::instance::FollowOrder;
+use common::instance::{FollowOrder, Phase};
 use common::mysql::{Ca, Credentials, Endpoint, Session, Tls};
 use common::names::account;
 use common::sql::quote_str;
 
 use super::replication::{Channel, channel, executed, parse, set_acks, stop_receiver_for_sure};
 use super::{Done, close};
-use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
 use crate::instance::{Instance, STATEMENT};
+use crate::rewind;
 
 /// Longest closing of a primary that is told to follow without having been demoted.
 const CLOSE: Duration = Duration::from_millis(1500);
@@ -33,7 +34,7 @@ const CHANGE: Duration = Duration::from_secs(10);
 pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: &Pass) -> Result<Done> {
     if instance.look(|facts| facts.opened) && close(instance, CLOSE).await.is_err() {
         // This order says what the killed primary is now: a replica, if its history allows it.
-        pass.run(instance.ensure_running()).await?;
+        start(instance, order, pass).await?;
     }
     let account = account::replication(instance.identity.ordinal);
     let credentials = instance.layout.credentials(&account)?;
@@ -69,8 +70,14 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         Some(_) => true,
         None => false,
     };
-    pass.run(nothing_errant(instance, order, hands.session()?, &credentials)).await?;
-    instance.promise(instance.look(|facts| Promise { tail_unproven: false, ..facts.promise.clone() }))?;
+    match pass.run(nothing_errant(instance, order, hands.session()?, &credentials)).await {
+        Err(Error::Errant { source_name, gtids }) => {
+            rewind::condemn(instance, order, &gtids, false)?;
+            return Err(Error::Errant { source_name, gtids });
+        }
+        checked => checked?,
+    }
+    rewind::finish(instance)?;
     // Closed for writes: nobody waits for an acknowledgement here.
     set_acks(&mut hands, 0).await?;
     let acknowledges = if order.acknowledges { "ON" } else { "OFF" };
@@ -82,6 +89,31 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
     hands.exec("START REPLICA", STATEMENT).await?;
     hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
     Ok(Done::InForce)
+}
+
+/// Starts mysqld where it does not run; what nobody acknowledged is cut off first.
+pub(super) async fn start(instance: &Arc<Instance>, order: &FollowOrder, pass: &Pass) -> Result<()> {
+    if !rewind::is_due(instance)? {
+        return pass.run(instance.ensure_running()).await;
+    }
+    instance.change(|facts| {
+        facts.phase = Phase::Rewinding;
+        facts.rewind_begun = Some(Instant::now());
+    });
+    tracing::info!(epoch = order.epoch, source = order.source, "looking for a tail that nobody acknowledged");
+    let credentials = instance.layout.credentials(&account::replication(instance.identity.ordinal))?;
+    let theirs = pass.run(source_set(instance, order, &credentials)).await?;
+    rewind::rewind(instance, order, theirs, pass).await
+}
+
+/// What the source has, before it is known what this instance lacks of it.
+async fn source_set(instance: &Instance, order: &FollowOrder, credentials: &Credentials) -> Result<GtidSet> {
+    let unknown = |error| match error {
+        Error::Mysql(source) => Error::Source { source_name: order.source.clone(), source: Box::new(source) },
+        other => other,
+    };
+    let mut source = connect(instance, order, credentials).await.map_err(unknown)?;
+    held(&mut source).await.map_err(unknown)
 }
 
 /// Receiver options; `SOURCE_AUTO_POSITION` stands once and cannot be named while the applier runs.
@@ -123,16 +155,20 @@ async fn nothing_errant(
     if still.is_empty() { Ok(()) } else { Err(Error::Errant { source_name: order.source.clone(), gtids: still }) }
 }
 
-/// Own sets first. What the source has received counts: it is applied before the source is opened; and what it has
-/// received is read before what it has executed, so that nothing is missed on its way from one to the other.
+/// Own sets first.
 async fn difference(own: &mut Session, source: &mut Session) -> Result<GtidSet> {
     let received = channel(own).await?.map(|channel| channel.received).unwrap_or_default();
     let mine = executed(own).await?.union(&received);
+    Ok(mine.subtract(&held(source).await?))
+}
+
+/// What a source has. What it has received counts: it is applied before the source is opened; and it is read before what
+/// it has executed, so that nothing is missed on its way from one to the other.
+async fn held(source: &mut Session) -> Result<GtidSet> {
     let sql =
         "SELECT RECEIVED_TRANSACTION_SET FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME=''";
     let theirs: Option<String> = source.first(sql, STATEMENT).await?;
-    let theirs = parse(&theirs.unwrap_or_default())?.union(&executed(source).await?);
-    Ok(mine.subtract(&theirs))
+    Ok(parse(&theirs.unwrap_or_default())?.union(&executed(source).await?))
 }
 
 async fn connect(instance: &Instance, order: &FollowOrder, credentials: &Credentials) -> Result<Session> {

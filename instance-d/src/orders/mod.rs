@@ -200,7 +200,10 @@ async fn admit(instance: Arc<Instance>, order: RoleOrder) -> Result<InstanceStat
     let report = instance.report();
     tokio::spawn(async move {
         let done = async {
-            pass.run(instance.ensure_running()).await?;
+            match &order {
+                RoleOrder::Follow(order) => follow::start(&instance, order, &pass).await?,
+                _ => pass.run(instance.ensure_running()).await?,
+            }
             carry_out(&instance, &order, &pass).await
         };
         if let Err(error) = done.await {
@@ -209,8 +212,11 @@ async fn admit(instance: Arc<Instance>, order: RoleOrder) -> Result<InstanceStat
                 if !matches!(error, Error::Overtaken) {
                     facts.problem = Some(error.to_string());
                 }
-                if instance.child().is_none() && facts.phase == Phase::Starting {
+                if instance.child().is_none() && matches!(facts.phase, Phase::Starting | Phase::Rewinding) {
                     facts.phase = Phase::Crashed;
+                }
+                if error.condemns() {
+                    facts.phase = Phase::Failed;
                 }
             });
         }
@@ -308,7 +314,10 @@ async fn carry_out(instance: &Arc<Instance>, order: &RoleOrder, pass: &Pass) -> 
                     // A failed acks order leaves what it had cleared: it is given again.
                     OrderKind::Acks | OrderKind::Demote => {}
                 }
-                if matches!(error, Error::Errant { .. }) {
+                if instance.child().is_none() && facts.phase == Phase::Rewinding {
+                    facts.phase = Phase::Crashed;
+                }
+                if error.condemns() {
                     facts.phase = Phase::Failed;
                 }
             });

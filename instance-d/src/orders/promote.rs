@@ -32,6 +32,8 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
         let mut hands = instance.hands().await?;
         set_locks(&mut hands, &struck, true).await?;
         set_acks(&mut hands, acks_needed).await?;
+        // It may have gone offline while it was isolated: this order says that it is still the primary.
+        hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
         return Ok(Done::InForce);
     }
     stop_receiver_for_sure(instance, pass).await?;

@@ -147,6 +147,11 @@ impl Scene {
 
     /// Starts instance-d.
     pub fn start(&mut self, ordinal: u32) {
+        self.start_with(ordinal, &[]);
+    }
+
+    /// Starts instance-d with more in its environment.
+    pub fn start_with(&mut self, ordinal: u32, environment: &[(&str, &str)]) {
         let dir = self.path(&self.name(ordinal));
         let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_instance-d"))
@@ -166,6 +171,7 @@ impl Scene {
             .env("PELORUS_MYSQLD", testkit::program("mysqld"))
             .env("PELORUS_HAND_OVER_SECONDS", "5")
             .env("PELORUS_LOG_FORMAT", "text")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -176,9 +182,14 @@ impl Scene {
 
     /// SIGKILL to instance-d and its mysqld at once: the container is gone.
     pub fn power_off(&mut self, ordinal: u32) {
-        if let Some(mut child) = self.instances[ordinal as usize].take() {
+        let child = self.instances[ordinal as usize].take();
+        let child = child.map(|mut child| {
             let _ = child.kill();
-            self.kill_leftovers(&self.path(&self.name(ordinal)));
+            child
+        });
+        // Also of one that died by itself.
+        self.kill_leftovers(&self.path(&self.name(ordinal)));
+        if let Some(mut child) = child {
             let _ = child.wait();
         }
     }
@@ -337,7 +348,8 @@ impl Scene {
     }
 
     pub async fn clone_from(&self, ordinal: u32, donor: u32, condemns: Option<String>) -> Result<InstanceState, Error> {
-        let order = CloneOrder { donor: self.name(donor), donor_host: self.address(donor).to_string(), condemns };
+        let donor_host = self.address(donor).to_string();
+        let order = CloneOrder { donor: self.name(donor), donor_host, condemns, saves: None };
         self.topology(ordinal).clone_from(&order, CALL).await
     }
 

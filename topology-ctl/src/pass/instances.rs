@@ -95,7 +95,7 @@ impl Pass<'_> {
             }
             Order::Clone { donor, condemns, .. } => {
                 let donor_host = names::instance_host(&self.cluster.namespace, &self.cluster.name, donor);
-                let order = CloneOrder { donor: donor.clone(), donor_host, condemns: condemns.clone() };
+                let order = CloneOrder { donor: donor.clone(), donor_host, condemns: condemns.clone(), saves: None };
                 ("clone", Some(donor.clone()), client.clone_from(&order, ORDER_TIMEOUT).await)
             }
         };

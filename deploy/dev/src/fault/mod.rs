@@ -18,10 +18,10 @@ use std::{fmt, fs, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    network::{Direction, Party, drop_between, undrop},
+    network::{Direction, Party, drop_between, lose_between, undrop},
     node::{cut_node, heal_node, power_off, power_on, start_api_server, stop_api_server},
     process::{Process, Signal, freeze, kill_in_pod, processes_in_pod, thaw},
-    volume::{fill_volume, unfill_volume},
+    volume::{break_volume, fill_volume, freeze_volume, thaw_volume, unfill_volume},
 };
 use crate::{
     cache::Inputs,
@@ -55,6 +55,9 @@ pub enum Fault {
         to: Party,
         /// Whether only packets towards `to` are dropped.
         direction: Direction,
+        /// How many of a hundred packets, by chance.
+        #[serde(default = "all")]
+        percent: u8,
         /// Where rules were made: processes whose network namespace it is.
         holders: Vec<Process>,
         /// And nodes.
@@ -80,6 +83,18 @@ pub enum Fault {
         /// Name of the claim.
         claim: String,
     },
+    /// Every write to a volume waits.
+    VolumeFrozen {
+        /// Namespace of the claim.
+        namespace: String,
+        /// Name of the claim.
+        claim: String,
+    },
+}
+
+/// Records of earlier versions dropped every packet.
+fn all() -> u8 {
+    network::ALL
 }
 
 impl Fault {
@@ -99,6 +114,9 @@ impl Fault {
                 format!("freeze-{}", inputs.key())
             }
             Self::Filled { namespace, claim } => format!("fill-{}", Inputs::default().with(namespace, claim).key()),
+            Self::VolumeFrozen { namespace, claim } => {
+                format!("still-{}", Inputs::default().with(namespace, claim).key())
+            }
         }
     }
 
@@ -113,6 +131,7 @@ impl Fault {
                 thaw(cluster, namespace, pod, container, program)
             }
             Self::Filled { namespace, claim } => unfill_volume(cluster, namespace, claim),
+            Self::VolumeFrozen { namespace, claim } => thaw_volume(cluster, namespace, claim),
         }
     }
 }
@@ -123,16 +142,17 @@ impl fmt::Display for Fault {
             Self::NodeCut { node } => write!(f, "{node} is cut off"),
             Self::NodeOff { node } => write!(f, "{node} is powered off"),
             Self::ApiServerStopped => write!(f, "the API server is stopped"),
-            Self::Dropped { from, to, direction: Direction::Both, .. } => {
-                write!(f, "packets between {from} and {to} are dropped")
+            Self::Dropped { from, to, direction: Direction::Both, percent, .. } => {
+                write!(f, "{percent} % of the packets between {from} and {to} are dropped")
             }
-            Self::Dropped { from, to, direction: Direction::OneWay, .. } => {
-                write!(f, "packets from {from} to {to} are dropped")
+            Self::Dropped { from, to, direction: Direction::OneWay, percent, .. } => {
+                write!(f, "{percent} % of the packets from {from} to {to} are dropped")
             }
             Self::Frozen { namespace, pod, container, program, .. } => {
                 write!(f, "{program} in {namespace}/{pod}/{container} is frozen")
             }
             Self::Filled { namespace, claim } => write!(f, "the volume of {namespace}/{claim} is filled"),
+            Self::VolumeFrozen { namespace, claim } => write!(f, "the volume of {namespace}/{claim} takes no writes"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Rules are made in the network namespaces of the parties themselves (a pod's own, a node's), in the mangle table: pods of one node talk over
 //! a bridge that the node's rules do not see, and mangle POSTROUTING sees the addresses behind a ClusterIP, which the packet's sender does not know.
-//! Packets of connections that exist are dropped like all others. Each fault has a chain of its own.
+//! Packets of connections that exist are dropped like all others. Each fault has a chain of its own. A lossy wire drops some by chance.
 
 use std::{
     fmt::{self, Write},
@@ -181,22 +181,29 @@ fn matches(from: &[Address], to: &[Address]) -> Vec<String> {
 }
 
 /// Input for `iptables-restore --noflush`: a chain with the rules, entered by all packets that come in, go out or pass through.
-fn rules(chain: &str, from: &[Address], to: &[Address], direction: Direction) -> String {
+fn rules(chain: &str, from: &[Address], to: &[Address], direction: Direction, percent: u8) -> String {
     let mut all = matches(from, to);
     if direction == Direction::Both {
         all.extend(matches(to, from));
     }
+    let chance = match percent {
+        100.. => String::new(),
+        some => format!(" -m statistic --mode random --probability 0.{some:02}"),
+    };
     let mut text = format!("*mangle\n:{chain} - [0:0]\n");
     for one in all {
-        let _ = writeln!(text, "-A {chain} {one} -j DROP");
+        let _ = writeln!(text, "-A {chain} {one}{chance} -j DROP");
     }
     let _ = write!(text, "-I INPUT 1 -j {chain}\n-I POSTROUTING 1 -j {chain}\nCOMMIT\n");
     text
 }
 
 fn fault(from: &Party, to: &Party, direction: Direction) -> Fault {
-    Fault::Dropped { from: from.clone(), to: to.clone(), direction, holders: vec![], nodes: vec![] }
+    Fault::Dropped { from: from.clone(), to: to.clone(), direction, percent: ALL, holders: vec![], nodes: vec![] }
 }
+
+/// Share of the packets that are dropped unless a lossy wire is asked for.
+pub(crate) const ALL: u8 = 100;
 
 /// Name of the fault's chain; the kernel allows 28 letters.
 fn chain(identity: &str) -> String {
@@ -205,6 +212,12 @@ fn chain(identity: &str) -> String {
 
 /// Drops packets between two parties.
 pub fn drop_between(cluster: &Cluster, from: &Party, to: &Party, direction: Direction) -> Result<()> {
+    lose_between(cluster, from, to, direction, ALL)
+}
+
+/// Drops so many of a hundred packets between two parties, by chance. In the network namespaces of both, so that a packet between two pods is
+/// drawn for twice.
+pub fn lose_between(cluster: &Cluster, from: &Party, to: &Party, direction: Direction, percent: u8) -> Result<()> {
     undrop(cluster, from, to)?;
     let identity = fault(from, to, direction).identity();
     let (source, target) = (resolve(cluster, from)?, resolve(cluster, to)?);
@@ -219,11 +232,12 @@ pub fn drop_between(cluster: &Cluster, from: &Party, to: &Party, direction: Dire
             from: from.clone(),
             to: to.clone(),
             direction,
+            percent,
             holders: holders.clone(),
             nodes: nodes.iter().map(|node| node.name()).collect(),
         },
     )?;
-    let text = rules(&chain(&identity), &source.addresses, &target.addresses, direction);
+    let text = rules(&chain(&identity), &source.addresses, &target.addresses, direction, percent);
     for netns in namespaces(&holders, &nodes) {
         let mut restore = command::command("nsenter", [format!("--net={}", netns.display())]);
         restore.args(["iptables-restore", "--noflush", "-w"]);
@@ -280,12 +294,16 @@ mod tests {
         let pod = [Address::any_port("10.244.1.5".into())];
         let api = [Address { network: "10.90.0.1".into(), port: Some(6443) }];
         assert_eq!(
-            rules("C", &pod, &api, Direction::OneWay),
+            rules("C", &pod, &api, Direction::OneWay, ALL),
             "*mangle\n:C - [0:0]\n-A C -s 10.244.1.5 -d 10.90.0.1 -p tcp --dport 6443 -j DROP\n-I INPUT 1 -j C\n-I POSTROUTING 1 -j C\nCOMMIT\n"
         );
         assert!(
-            rules("C", &pod, &api, Direction::Both)
+            rules("C", &pod, &api, Direction::Both, ALL)
                 .contains("-A C -s 10.90.0.1 -d 10.244.1.5 -p tcp --sport 6443 -j DROP\n")
+        );
+        assert!(
+            rules("C", &pod, &api, Direction::OneWay, 5)
+                .contains("--dport 6443 -m statistic --mode random --probability 0.05 -j DROP\n")
         );
     }
 

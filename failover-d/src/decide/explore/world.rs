@@ -175,6 +175,7 @@ impl Facts {
                     acks_needed: (*needed).into(),
                 })
                 .collect(),
+            losses: Vec::new(),
             operation: self.operation.as_ref().map(|intent| Operation {
                 id: operation_id(intent.kind, intent.epoch.into()),
                 kind: intent.kind,
