@@ -1,5 +1,7 @@
 //! One cluster's loop: observe, decide, act, report. Everything slow runs beside it.
 
+mod tell;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,15 +10,15 @@ use std::time::{Duration, Instant};
 use common::client::InstanceClient;
 use common::crd::Durability;
 use common::crd::MySQLCluster;
-use common::events::{Event, Events};
+use common::events::Events;
 use common::failpoint;
 use common::tls::{self, Material};
 use common::{names, names::daemon};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
+use kube::ResourceExt;
 use kube::api::Api;
-use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
-use kube::{Resource, ResourceExt};
+use kube::runtime::events::{EventType, Recorder};
 use rustls::ClientConfig;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -24,13 +26,14 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::decide::{self, Kind, Name, Observed, Order, Plan, Record, Wish};
+use crate::decide::{self, Name, Observed, Order, Plan, Record, Wish};
 use crate::memory::{Memory, PodFacts};
 use crate::metrics::Metrics;
 use crate::order::{self, Orders};
 use crate::report::{self, Report};
 use crate::route::{self, Desired, Target};
 use crate::stream::{self, Update};
+use crate::timeline::Timeline;
 use crate::{record, watching::Pods};
 
 /// Silence has to be noticed without anybody saying anything.
@@ -84,6 +87,7 @@ struct Loop {
     reports: watch::Sender<(MySQLCluster, Report)>,
     was_ready: Option<bool>,
     last_blocked: Option<String>,
+    timeline: Option<Timeline>,
 }
 
 /// Runs until the sender of `objects` is dropped (the cluster is gone).
@@ -96,7 +100,8 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
         let (routes, desired) = watch::channel(Desired::default());
         let (reports, reported) = watch::channel((cluster.clone(), Report::default()));
         tokio::spawn(
-            route::run(context.client.clone(), cluster.clone(), desired, context.metrics.clone()).in_current_span(),
+            route::run(context.client.clone(), cluster.clone(), desired, context.metrics.clone(), updates.clone())
+                .in_current_span(),
         );
         tokio::spawn(report::run(context.client.clone(), namespace.clone(), name.clone(), reported).in_current_span());
         let mut this = Loop {
@@ -113,6 +118,7 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
             reports,
             was_ready: None,
             last_blocked: None,
+            timeline: None,
         };
         info!("watching");
         loop {
@@ -159,6 +165,11 @@ impl Loop {
         match update {
             Update::Heard(state) => self.memory.heard(*state, primary.as_ref(), now),
             Update::Refused(name) => self.memory.refused(&name, now),
+            Update::Routed(epoch) => {
+                if let Some(timeline) = &mut self.timeline {
+                    timeline.routed(epoch, now);
+                }
+            }
             Update::Answered(name, order, result) => {
                 self.orders.answered(&name, &order, now);
                 if let Some(answer) = order::outcome(&order, &result) {
@@ -276,6 +287,7 @@ impl Loop {
             let recorded = record::read(&self.cluster);
             let window = self.cluster.spec.failover.window.as_std();
             let seen = self.memory.observe(&recorded, &self.wish(), window, pods, Instant::now());
+            self.follow_timeline(&seen);
             let plan = decide::decide(&seen);
             self.route(&plan, pods);
             self.report(&seen, &plan, pods);
@@ -352,19 +364,25 @@ impl Loop {
         self.reports.send_replace((self.cluster.clone(), report));
     }
 
-    fn publish(&self, kind: &'static str, data: serde_json::Value) {
-        self.context.events.publish(Event {
-            namespace: self.namespace.clone(),
-            cluster: self.name.clone(),
-            kind,
-            data,
-        });
+    /// Notes how far the operation has come.
+    fn follow_timeline(&mut self, seen: &Observed) {
+        let Some(operation) = &seen.record.operation else { return };
+        let now = Instant::now();
+        let timeline = self.timeline.take().filter(|timeline| timeline.is_of(operation));
+        let mut timeline = timeline.unwrap_or_else(|| Timeline::new(operation, now));
+        timeline.look(seen, operation, now);
+        self.timeline = Some(timeline);
     }
 
     /// Writes a record. `true`: it stands, and the object at hand is the new one.
     async fn write(&mut self, before: &Record, next: &Record, plan: &Plan, elapsed: Duration) -> bool {
         let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let point = point(before, next);
+        if let Some(operation) = &next.operation
+            && self.timeline.as_ref().is_none_or(|timeline| !timeline.is_of(operation))
+        {
+            self.timeline = Some(Timeline::new(operation, Instant::now()));
+        }
         let written = match failpoint::hit(&format!("record.before.{point}")).await {
             Ok(()) => record::write(&api, &self.cluster, next, &self.context.holder).await,
             Err(injected) => Err(injected.into()),
@@ -392,100 +410,6 @@ impl Loop {
                 false
             }
         }
-    }
-
-    /// Tells of a change of the record that we wrote.
-    fn recorded(&mut self, before: &Record, next: &Record, plan: &Plan, elapsed: Duration) {
-        let now = Instant::now();
-        if plan.undone {
-            self.memory.undone(now);
-        }
-        if let Some(operation) = &next.operation
-            && before.operation.as_ref().is_none_or(|known| known.id != operation.id)
-        {
-            info!(
-                operation = operation.id,
-                epoch = operation.epoch,
-                from = operation.from,
-                to = operation.to,
-                reason = plan.why,
-                "operation claimed"
-            );
-            let data = json!({"operation": operation.id, "epoch": operation.epoch, "from": operation.from, "to": operation.to, "reason": plan.why});
-            match operation.kind {
-                Kind::Failover => {
-                    self.tell("failover.started", EventType::Warning, "FailoverStarted", &plan.why, data);
-                }
-                Kind::Switchover => {
-                    self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &plan.why, data);
-                }
-                Kind::Fence => {
-                    self.tell("instance.fenced", EventType::Warning, "FencedByHand", &plan.why, data);
-                }
-                Kind::Bootstrap | Kind::Reconfigure => {}
-            }
-            return;
-        }
-        let Some(operation) = &before.operation else {
-            info!(epoch = next.epoch, ackers = ?next.ackers, acks_needed = next.acks_needed, reason = plan.why, "recorded");
-            return;
-        };
-        if next.losses.len() > before.losses.len() {
-            warn!(operation = operation.id, epoch = before.epoch, reason = plan.why, "loss accepted");
-            let data = json!({"operation": operation.id, "epoch": before.epoch, "to": next.operation.as_ref().and_then(|it| it.to.clone()), "knownLost": next.losses.last().map(|loss| loss.known_lost.to_string())});
-            self.tell("failover.loss-accepted", EventType::Warning, "LossAccepted", &plan.why, data);
-        }
-        if next.operation.is_some() {
-            info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");
-            return;
-        }
-        let seconds = elapsed.as_secs_f64();
-        let kind = match operation.kind {
-            Kind::Bootstrap => "bootstrap",
-            Kind::Failover => "failover",
-            Kind::Switchover => "switchover",
-            Kind::Reconfigure => "reconfigure",
-            Kind::Fence => "fence",
-        };
-        let outcome = if plan.undone { "undone" } else { "completed" };
-        self.context.metrics.operation(kind, outcome, elapsed);
-        info!(operation = operation.id, epoch = next.epoch, primary = next.primary, ackers = ?next.ackers, acks_needed = next.acks_needed, seconds, outcome, reason = plan.why, "operation ended");
-        let data = json!({"operation": operation.id, "epoch": next.epoch, "from": operation.from, "to": next.primary, "seconds": seconds, "reason": plan.why});
-        let message = format!("{} ({seconds:.3} s)", plan.why);
-        match (operation.kind, plan.undone) {
-            (Kind::Failover, false) => {
-                self.memory.changed(now);
-                self.tell("failover.completed", EventType::Warning, "FailoverCompleted", &message, data);
-            }
-            (Kind::Switchover, false) => {
-                self.tell("switchover.completed", EventType::Normal, "SwitchoverCompleted", &message, data);
-            }
-            (Kind::Switchover, true) => {
-                self.tell("switchover.undone", EventType::Warning, "SwitchoverUndone", &message, data);
-            }
-            (Kind::Bootstrap, _) => {
-                self.tell("cluster.bootstrapped", EventType::Normal, "Bootstrapped", &message, data);
-            }
-            (Kind::Reconfigure | Kind::Failover | Kind::Fence, _) => {}
-        }
-    }
-
-    fn tell(&self, kind: &'static str, type_: EventType, reason: &str, note: &str, data: serde_json::Value) {
-        self.publish(kind, data);
-        let event = KubeEvent {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.to_owned()),
-            action: reason.to_owned(),
-            secondary: None,
-        };
-        let recorder = self.context.recorder.clone();
-        let reference = self.cluster.object_ref(&());
-        tokio::spawn(async move {
-            if let Ok(Err(error)) = timeout(SECRET_TIMEOUT, recorder.publish(&event, &reference)).await {
-                warn!(%error, "event not written");
-            }
-        });
     }
 }
 

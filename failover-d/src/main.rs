@@ -14,6 +14,7 @@ mod record;
 mod report;
 mod route;
 mod stream;
+mod timeline;
 mod watching;
 
 use std::sync::Arc;

@@ -24,6 +24,13 @@ struct OperationLabels {
     outcome: &'static str,
 }
 
+/// A step of an operation, by the operation's kind.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StepLabels {
+    kind: &'static str,
+    step: &'static str,
+}
+
 /// A cluster.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ClusterLabels {
@@ -40,6 +47,7 @@ struct Inner {
     orders: Family<OrderLabels, Histogram>,
     operations: Family<OperationLabels, Counter>,
     operation_seconds: Family<OperationLabels, Histogram>,
+    step_seconds: Family<StepLabels, Histogram>,
     routes: Histogram,
     conflicts: Counter,
     ready: Family<ClusterLabels, Gauge>,
@@ -58,6 +66,7 @@ impl Metrics {
             orders: Family::new_with_constructor(seconds),
             operations: Family::default(),
             operation_seconds: Family::new_with_constructor(seconds),
+            step_seconds: Family::new_with_constructor(seconds),
             routes: seconds(),
             conflicts: Counter::default(),
             ready: Family::default(),
@@ -71,6 +80,11 @@ impl Metrics {
             "operation_seconds",
             "Time from first sight to the end of an operation",
             inner.operation_seconds.clone(),
+        );
+        registry.register(
+            "step_seconds",
+            "Time from the decision for an operation, or its first sight, until a step of it was seen done",
+            inner.step_seconds.clone(),
         );
         registry.register("route_seconds", "Time to write the EndpointSlices of a cluster", inner.routes.clone());
         registry.register(
@@ -95,6 +109,13 @@ impl Metrics {
         let labels = OperationLabels { kind, outcome };
         self.0.operations.get_or_create(&labels).inc();
         self.0.operation_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// The steps of an operation that ended here.
+    pub fn steps(&self, kind: &'static str, steps: &[(&'static str, Duration)]) {
+        for (step, after) in steps {
+            self.0.step_seconds.get_or_create(&StepLabels { kind, step }).observe(after.as_secs_f64());
+        }
     }
 
     /// Routes were written.

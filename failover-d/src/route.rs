@@ -15,10 +15,11 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Resource};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
+use crate::stream::Update;
 
 /// Annotation with the epoch that a slice was written in.
 const ANNOTATION_EPOCH: &str = "pelorus.dev/epoch";
@@ -183,7 +184,13 @@ fn is(error: &kube::Error, test: impl Fn(&kube::core::Status) -> bool) -> bool {
 }
 
 /// Keeps the slices of one cluster as `desired` says, until the sender is dropped.
-pub async fn run(client: Client, cluster: MySQLCluster, mut desired: watch::Receiver<Desired>, metrics: Metrics) {
+pub async fn run(
+    client: Client,
+    cluster: MySQLCluster,
+    mut desired: watch::Receiver<Desired>,
+    metrics: Metrics,
+    updates: mpsc::Sender<Update>,
+) {
     let (namespace, name) = cluster.namespace_and_name();
     let api: Api<EndpointSlice> = Api::namespaced(client, &namespace);
     let services = [names::object::primary_service(&name), names::object::replicas_service(&name)];
@@ -224,6 +231,7 @@ pub async fn run(client: Client, cluster: MySQLCluster, mut desired: watch::Rece
                 "routed"
             );
             metrics.routed(started.elapsed());
+            updates.try_send(Update::Routed(wanted.epoch)).ok();
             written = wanted;
         }
         let pause = if failed { RETRY } else { VERIFY };

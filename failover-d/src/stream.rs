@@ -25,6 +25,8 @@ pub enum Update {
     Heard(Box<InstanceState>),
     /// Nothing listens at the instance's address.
     Refused(Name),
+    /// The Services lead where they should in this epoch.
+    Routed(u64),
     /// An order was answered.
     Answered(Name, Order, Box<Result<InstanceState, Error>>),
 }

@@ -106,7 +106,9 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
             name != gone && phase(name).is_some_and(|phase| matches!(phase, Phase::Running | Phase::Crashed))
         })
     };
-    if !enough(&[Phase::Running, Phase::Crashed]) && !(by_hand::accepts_loss(seen) && anybody()) {
+    let provable = enough(&[Phase::Running, Phase::Crashed]);
+    let given_up = by_hand::accepts_loss(seen) && anybody();
+    if !provable && !given_up {
         return block(
             "QuorumNotProvable",
             format!(
