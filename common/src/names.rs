@@ -18,6 +18,8 @@ pub const ANNOTATION_TEMPLATE: &str = "pelorus.dev/template";
 pub const ANNOTATION_FENCED: &str = "pelorus.dev/fenced";
 /// Annotation on a MySQLCluster: the recorded epoch whose acknowledged writes a person gives up.
 pub const ANNOTATION_ACCEPT_LOSS: &str = "pelorus.dev/accept-loss";
+/// Annotation on a MySQLCluster: pod name of an instance whose data a person wants thrown away and cloned anew.
+pub const ANNOTATION_REBUILD: &str = "pelorus.dev/rebuild";
 
 /// Classic MySQL protocol, TLS required.
 pub const PORT_MYSQL: u16 = 3306;

@@ -285,8 +285,8 @@ impl Loop {
         // One change of the record may make the next possible: go on while they succeed.
         for _ in 0..8 {
             let recorded = record::read(&self.cluster);
-            let window = self.cluster.spec.failover.window.as_std();
-            let seen = self.memory.observe(&recorded, &self.wish(), window, pods, Instant::now());
+            let recent = record::recent_failovers(&self.cluster, self.cluster.spec.failover.window.as_std());
+            let seen = self.memory.observe(&recorded, &self.wish(), recent, pods, Instant::now());
             self.follow_timeline(&seen);
             let plan = decide::decide(&seen);
             self.route(&plan, pods);

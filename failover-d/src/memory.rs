@@ -10,9 +10,6 @@ use common::names;
 
 use crate::decide::{self, Answer, Instance, Name, Observed, Record, Wish};
 
-/// Unplanned changes of primary are remembered for this long at most (the window of the anti-flap rule may be shorter).
-const CHANGES_KEPT: Duration = Duration::from_secs(24 * 3600);
-
 /// A pod as Kubernetes shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
@@ -78,7 +75,6 @@ pub struct Memory {
     operation: Option<(String, Instant)>,
     undone_at: Option<Instant>,
     unborn_since: Instant,
-    changes: Vec<Instant>,
 }
 
 impl Memory {
@@ -92,7 +88,6 @@ impl Memory {
             operation: None,
             undone_at: None,
             unborn_since: now,
-            changes: Vec::new(),
         }
     }
 
@@ -166,18 +161,12 @@ impl Memory {
         self.undone_at = Some(now);
     }
 
-    /// An unplanned change of primary was recorded.
-    pub fn changed(&mut self, now: Instant) {
-        self.changes.retain(|at| now.duration_since(*at) < CHANGES_KEPT);
-        self.changes.push(now);
-    }
-
     /// Puts together what a decision needs.
     pub fn observe(
         &mut self,
         record: &Record,
         wish: &Wish,
-        window: Duration,
+        recent_changes: usize,
         pods: &BTreeMap<Name, PodFacts>,
         now: Instant,
     ) -> Observed {
@@ -221,7 +210,7 @@ impl Memory {
             operation_age: self.operation.as_ref().map_or(Duration::ZERO, |(_, since)| now.duration_since(*since)),
             last_undone: self.undone_at.map(|at| now.duration_since(at)),
             unborn_age: now.duration_since(self.unborn_since),
-            recent_changes: self.changes.iter().filter(|at| now.duration_since(**at) < window).count(),
+            recent_changes,
         }
     }
 

@@ -104,6 +104,7 @@ fn to_status(record: &Record, before: Option<&MySQLClusterStatus>, holder: &str)
             })
             .collect(),
         losses: losses(record, before),
+        failovers: failovers(record, before),
         operation: record.operation.as_ref().map(|operation| {
             let going_on = known.filter(|known| known.id == operation.id);
             status::Operation {
@@ -133,6 +134,33 @@ fn to_status(record: &Record, before: Option<&MySQLClusterStatus>, holder: &str)
             }
         }),
     }
+}
+
+/// Failovers that are remembered, at most.
+const FAILOVERS_KEPT: usize = 100;
+
+/// The latest failovers, with the one that this write completes.
+fn failovers(record: &Record, before: Option<&MySQLClusterStatus>) -> Vec<MicroTime> {
+    let mut failovers = before.map(|status| status.failovers.clone()).unwrap_or_default();
+    let operation = before.and_then(|status| status.operation.as_ref());
+    let completes = record.operation.is_none()
+        && operation.is_some_and(|operation| {
+            operation.kind == StatusKind::Failover && u64::try_from(operation.epoch) == Ok(record.epoch)
+        });
+    if completes {
+        failovers.push(MicroTime(jiff::Timestamp::now()));
+    }
+    let surplus = failovers.len().saturating_sub(FAILOVERS_KEPT);
+    failovers.split_off(surplus)
+}
+
+/// Failovers that were completed within the window, by this machine's clock. One that lies in the future (a clock was
+/// set back) counts: it is better to ask a person once too often.
+pub fn recent_failovers(cluster: &MySQLCluster, window: Duration) -> usize {
+    let now = jiff::Timestamp::now();
+    let window = i128::try_from(window.as_nanos()).unwrap_or(i128::MAX);
+    let failovers = cluster.status.as_ref().map(|status| status.failovers.as_slice()).unwrap_or_default();
+    failovers.iter().filter(|at| now.as_nanosecond() - at.0.as_nanosecond() < window).count()
 }
 
 /// Losses are only ever added: those that stand are kept word for word, with their times.
@@ -166,5 +194,47 @@ pub async fn write(
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(Error::Conflict),
         Ok(Err(error)) => Err(Error::Kube(Box::new(error))),
         Err(_) => Err(Error::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use common::crd::MySQLCluster;
+    use serde_json::json;
+
+    use super::{read, recent_failovers, to_status};
+
+    fn cluster(status: &serde_json::Value) -> MySQLCluster {
+        serde_json::from_value(json!({
+            "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster",
+            "metadata": {"name": "shop", "namespace": "team-a"},
+            "spec": {"image": "mysql:9.7", "storage": {"size": "1Gi"}},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn completed_failover_is_remembered_and_counted_within_the_window() {
+        let hour_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(3600);
+        let before = cluster(&json!({
+            "epoch": 1, "primary": "shop-0", "ackers": ["shop-1"], "acksNeeded": 1, "failovers": [hour_ago],
+            "operation": {"id": "failover-2", "kind": "Failover", "epoch": 2, "from": "shop-0", "to": "shop-1",
+                "phase": "Promoting", "startedAt": hour_ago},
+        }));
+        let mut record = read(&before);
+        assert_eq!(to_status(&record, before.status.as_ref(), "me").failovers.len(), 1, "it goes on");
+        record.operation = None;
+        record.epoch = 3;
+        assert_eq!(to_status(&record, before.status.as_ref(), "me").failovers.len(), 1, "it was undone");
+        record.epoch = 2;
+        let status = to_status(&record, before.status.as_ref(), "me");
+        let after = cluster(&json!({"failovers": status.failovers}));
+        assert_eq!(recent_failovers(&after, Duration::from_secs(60)), 1);
+        assert_eq!(recent_failovers(&after, Duration::from_secs(7200)), 2);
     }
 }

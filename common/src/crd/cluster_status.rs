@@ -42,6 +42,9 @@ pub struct MySQLClusterStatus {
     /// Losses of acknowledged writes that a person accepted, oldest first. Kept for ever.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// When the latest failovers were completed, oldest first: what `spec.failover.maxChanges` counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failovers: Vec<MicroTime>,
     /// The change of primary that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
@@ -92,6 +95,7 @@ impl MySQLClusterStatus {
             primary_data: self.primary_data.clone(),
             unproven: self.unproven.clone(),
             losses: self.losses.clone(),
+            failovers: self.failovers.clone(),
             operation: self.operation.clone(),
         }
     }
@@ -147,6 +151,8 @@ pub struct Record {
     pub unproven: Vec<Reign>,
     /// Losses that a person accepted.
     pub losses: Vec<Loss>,
+    /// When the latest failovers were completed.
+    pub failovers: Vec<MicroTime>,
     /// The change under way.
     pub operation: Option<Operation>,
 }
@@ -165,6 +171,7 @@ impl Record {
                 "primaryData": self.primary_data,
                 "unproven": self.unproven,
                 "losses": self.losses,
+                "failovers": self.failovers,
                 "operation": self.operation_patch(),
             },
         })

@@ -243,6 +243,7 @@ fn cluster_example_survives_a_round_trip() {
             "primaryData": "5a0e",
             "unproven": [{"primary": "shop-2", "primaryData": "77c1", "ackers": ["shop-0", "shop-1"], "acksNeeded": 1}],
             "losses": [{"epoch": 3, "at": "2026-11-20T10:15:00.000000Z", "kept": "shop-2", "knownLost": ""}],
+            "failovers": ["2026-11-20T10:15:00.000000Z"],
             "operation": {
                 "id": "6f1c", "kind": "Failover", "epoch": 8, "from": "shop-1", "to": "shop-2", "phase": "Promoting",
                 "startedAt": "2026-11-20T10:15:00.000000Z",
@@ -351,7 +352,7 @@ fn record_patch_clears_what_is_absent() {
         patch,
         json!({
             "metadata": {"resourceVersion": "41"},
-            "status": {"epoch": 2, "primary": "shop-0", "ackers": [], "acksNeeded": 0, "primaryData": null, "unproven": [], "losses": [], "operation": null},
+            "status": {"epoch": 2, "primary": "shop-0", "ackers": [], "acksNeeded": 0, "primaryData": null, "unproven": [], "losses": [], "failovers": [], "operation": null},
         })
     );
 }

@@ -77,7 +77,6 @@ impl Loop {
         let message = format!("{} ({seconds:.3} s)", plan.why);
         match (operation.kind, plan.undone) {
             (Kind::Failover, false) => {
-                self.memory.changed(now);
                 self.tell("failover.completed", EventType::Warning, "FailoverCompleted", &message, data);
             }
             (Kind::Switchover, false) => {

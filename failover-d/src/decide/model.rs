@@ -28,7 +28,7 @@ pub struct Observed {
     pub last_undone: Option<Duration>,
     /// Time since the cluster was first seen without a primary.
     pub unborn_age: Duration,
-    /// Unplanned changes of primary seen within the anti-flap window.
+    /// Failovers completed within the anti-flap window.
     pub recent_changes: usize,
 }
 

@@ -14,6 +14,11 @@
     clippy::cast_possible_truncation
 )]
 
+mod found;
+/// Which orders an instance obeys: the shipped rules, not a copy.
+#[path = "../../../../instance-d/src/decide.rs"]
+#[allow(dead_code)]
+mod instance_decide;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
