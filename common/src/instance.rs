@@ -220,6 +220,10 @@ pub struct MysqldState {
     pub offline: bool,
     /// `@@gtid_executed`.
     pub executed: GtidSet,
+    /// `@@gtid_owned`, read before `executed`: transactions in the binlog that are about to be executed, those that wait
+    /// for an acknowledgement among them.
+    #[serde(default)]
+    pub owned: GtidSet,
     /// Executed, united with what the relay log holds (whole transactions only).
     pub received: GtidSet,
     /// `@@gtid_purged`.
@@ -320,6 +324,10 @@ pub struct FollowOrder {
     pub source_host: String,
     /// Whether its acknowledgements count: semi-sync is switched on only for recorded ackers.
     pub acknowledges: bool,
+    /// The source is not the primary yet, and may lack for a moment what this instance has. Then the order is refused
+    /// (`Busy`); nothing is condemned for it.
+    #[serde(default)]
+    pub ahead: bool,
 }
 
 /// Become the primary: everything received is applied first.

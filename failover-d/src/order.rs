@@ -143,6 +143,8 @@ pub fn outcome(order: &Order, result: &Result<InstanceState, Error>) -> Option<A
     };
     let outcome = match result {
         Ok(state) if state.phase == Phase::Running && state.mysqld.is_some() => Outcome::Held(Box::new(state.clone())),
+        // The order starts it: asked again, it will say what it holds.
+        Ok(state) if matches!(state.phase, Phase::Starting | Phase::Rewinding) => return None,
         Ok(_) => Outcome::Dead,
         Err(Error::Refused(refusal)) if demotes_gently => Outcome::Refused(refusal.message.clone()),
         Err(_) => return None,

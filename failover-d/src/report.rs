@@ -101,7 +101,11 @@ fn instance_status(name: &str, instance: &decide::Instance, fresh: bool) -> Inst
         server_uuid: mysqld.map(|mysqld| mysqld.server_uuid.clone()),
         executed: mysqld.map(|mysqld| mysqld.executed.to_string()),
         lag: instance.lag().map(|lag| (lag * 10.0).round() / 10.0),
-        errant: Some(instance.errant.to_string()),
+        // What keeps it from following, by its own account, when it is down.
+        errant: Some(match state.and_then(|state| state.errant.as_ref()) {
+            Some(own) if instance.errant.is_empty() => own.gtids.to_string(),
+            Some(_) | None => instance.errant.to_string(),
+        }),
         disk_free: state.map(|state| Quantity(format!("{}Mi", state.disk.free_bytes >> 20))),
         problem: state.and_then(|state| {
             state.problem.clone().or_else(|| {

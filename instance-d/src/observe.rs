@@ -50,7 +50,7 @@ const APPLIER: &str = "SELECT \
      FROM performance_schema.replication_applier_status_by_worker WHERE CHANNEL_NAME='')";
 
 const VARIABLES: &str = "SELECT @@GLOBAL.version, @@GLOBAL.server_uuid, @@GLOBAL.super_read_only, @@GLOBAL.read_only, \
-    @@GLOBAL.offline_mode, @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged, @@GLOBAL.rpl_semi_sync_source_enabled, \
+    @@GLOBAL.offline_mode, @@GLOBAL.gtid_owned, @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged, @@GLOBAL.rpl_semi_sync_source_enabled, \
     @@GLOBAL.rpl_semi_sync_source_wait_for_replica_count";
 
 /// Dump threads, and sessions that wait for an acknowledgement: the leader of a group commit shows it, its followers
@@ -88,7 +88,7 @@ impl WaitClock {
 type Channel = (String, String, String, u32, String, Option<i64>, String, Option<i64>, Option<String>);
 
 /// A row of what is asked.
-type Variables = (String, String, bool, bool, bool, String, String, bool, u32);
+type Variables = (String, String, bool, bool, bool, String, String, String, bool, u32);
 
 /// A row of what is asked.
 type Applier = (Option<String>, Option<String>, Option<i64>, Option<i64>);
@@ -98,6 +98,19 @@ type Thread = (u64, Option<String>, Option<bool>, Option<bool>, Option<i64>, Opt
 
 fn parse_set(text: &str) -> Result<GtidSet> {
     text.parse().map_err(|error| Error::Unexpected(format!("mysqld's GTID set is not understood: {error}")))
+}
+
+/// `@@gtid_owned` names the thread behind each number: `uuid:7#31:8#32`.
+fn parse_owned(text: &str) -> Result<GtidSet> {
+    let mut set = String::with_capacity(text.len());
+    let mut thread = false;
+    for char in text.chars() {
+        thread = char == '#' || (thread && char.is_ascii_digit());
+        if !thread {
+            set.push(char);
+        }
+    }
+    parse_set(&set)
 }
 
 /// What mysqld said.
@@ -116,7 +129,7 @@ pub struct Observation {
 pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<Observation> {
     let channel: Option<Channel> = session.first(CHANNEL, QUERY).await?;
     let variables: Option<Variables> = session.first(VARIABLES, QUERY).await?;
-    let (version, server_uuid, super_read_only, read_only, offline, executed, purged, enabled, acks_needed) =
+    let (version, server_uuid, super_read_only, read_only, offline, owned, executed, purged, enabled, acks_needed) =
         variables.ok_or_else(|| Error::Unexpected("mysqld has no variables".to_owned()))?;
     let executed = parse_set(&executed)?;
     let mut received = executed.clone();
@@ -159,6 +172,7 @@ pub async fn collect(session: &mut Session, waits: &mut WaitClock) -> Result<Obs
         super_read_only,
         read_only,
         offline,
+        owned: parse_owned(&owned)?,
         executed,
         received,
         purged: parse_set(&purged)?,
@@ -370,8 +384,16 @@ fn ticker(pace: Duration) -> tokio::time::Interval {
 
 #[cfg(test)]
 mod tests {
-    use super::WaitClock;
+    use super::{WaitClock, parse_owned};
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn owned_transactions_are_parsed_without_their_threads() {
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let owned = parse_owned(&format!("{uuid}:7#31:8#32,\n{uuid}:tag:1#33")).map(|set| set.to_string());
+        assert_eq!(owned.ok(), Some(format!("{uuid}:7-8:tag:1")));
+        assert!(parse_owned("").is_ok_and(|set| set.is_empty()));
+    }
 
     #[test]
     fn waits_count_from_the_first_sighting_and_never_longer_than_the_statement() {

@@ -259,7 +259,8 @@ async fn a_replica_sent_ahead_to_the_candidate_acknowledges_from_the_first_write
     scene.until_connected(2).await;
     scene.follow(2, 4, 1, true).await.unwrap();
     scene.until_connected(2).await;
-    let demoted = scene.failover(0).demote(&DemoteOrder { epoch: 4, budget_ms: 2000, kill: false }, CALL).await.unwrap();
+    let demoted =
+        scene.failover(0).demote(&DemoteOrder { epoch: 4, budget_ms: 2000, kill: false }, CALL).await.unwrap();
     let all = demoted.mysqld.unwrap().executed;
     let looked = scene.failover(1).look(CALL).await.unwrap();
     assert!(all.is_subset(&looked.mysqld.unwrap().received));

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::instance::{
-    CloneOrder, DemoteOrder, ErrantOrigin, FenceOrder, InstanceState, Phase, PromoteOrder, RefusalCode, Role,
+    CloneOrder, DemoteOrder, ErrantOrigin, FenceOrder, FollowOrder, InstanceState, Phase, PromoteOrder, RefusalCode,
+    Role,
 };
 use common::mysql::{Credentials, Endpoint, Password, Session};
 use nix::sys::signal::{Signal, kill};
@@ -354,14 +355,25 @@ async fn a_rewind_that_dies_at_any_step_is_seen_through() {
     hold_still(&scene).await;
     unacknowledged(&scene, scene.admin(0).await, &["INSERT INTO t.`rows` VALUES (1)"]).await;
     replaced(&mut scene).await;
-    // A source that does not answer: it stays down, says why, and can be told again.
-    scene.follow(0, 2, 2, false).await.unwrap();
-    let unknown = |state: &InstanceState| {
-        is_crashed(state) && state.problem.as_ref().is_some_and(|problem| problem.contains("db-2"))
+    // A source that is about to become the primary may lack what was acknowledged: nothing is cut for it.
+    let down = |says: &'static str| {
+        move |state: &InstanceState| is_crashed(state) && state.problem.as_ref().is_some_and(|text| text.contains(says))
     };
-    scene.until(0, "down with a reason", unknown).await;
+    let ahead = FollowOrder {
+        epoch: 2,
+        source: scene.name(1),
+        source_host: scene.address(1).to_string(),
+        acknowledges: false,
+        ahead: true,
+    };
+    scene.failover(0).follow(&ahead, CALL).await.unwrap();
+    scene.until(0, "down until there is a primary", down("not the primary yet")).await;
+    // A source that does not answer: it stays down, says why, and can be told again.
+    scene.follow(0, 3, 2, false).await.unwrap();
+    scene.until(0, "down with a reason", down("what db-2 has is not known")).await;
+    assert!(!scene.volume(0).join("rewound").exists());
     let steps = ["saved", "planned", "cut", "uuid", "recorded-cut", "started", "recorded", "proven"];
-    for (step, epoch) in steps.iter().zip(3..) {
+    for (step, epoch) in steps.iter().zip(4..) {
         scene.power_off(0);
         scene.start_with(0, &[("PELORUS_FAILPOINTS", &format!("rewind.after.{step}=kill"))]);
         scene.until(0, "crashed", is_crashed).await;

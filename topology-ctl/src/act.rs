@@ -158,6 +158,25 @@ pub async fn apply_status(client: &Client, cluster: &Cluster, status: serde_json
     .map(|_| ())
 }
 
+/// Takes an annotation off the MySQLCluster, if it still has this value.
+pub async fn remove_annotation(client: &Client, cluster: &Cluster, key: &str, value: &str) -> Result<(), Error> {
+    let api: Api<common::crd::MySQLCluster> = Api::namespaced(client.clone(), &cluster.namespace);
+    let path = format!("/metadata/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
+    let operations = json!([
+        {"op": "test", "path": path, "value": value},
+        {"op": "remove", "path": path},
+    ]);
+    let patch = Patch::<()>::Json(serde_json::from_value(operations)?);
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match bounded("patch", "MySQLCluster", &cluster.name, api.patch_metadata(&cluster.name, &params, &patch)).await {
+        // The test failed: somebody was first, or wants something else by now.
+        Err(Error::Kubernetes { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 422) => {
+            Ok(())
+        }
+        done => gone_is_fine(done.map(|_| ())),
+    }
+}
+
 /// Gone, or replaced by another of the same name: what was to be deleted is no more.
 fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     match result {

@@ -187,8 +187,11 @@ async fn look(object: &MySQLCluster, cluster: &Cluster, context: &Context) -> Re
         memory.settled = None;
         return Ok(Action::requeue(IDLE));
     }
-    let fingerprint =
-        Fingerprint { generation: object.metadata.generation.unwrap_or(0), record: record(object.status.as_ref()) };
+    let fingerprint = Fingerprint {
+        generation: object.metadata.generation.unwrap_or(0),
+        record: record(object.status.as_ref()),
+        rebuild: object.annotations().get(names::ANNOTATION_REBUILD).cloned(),
+    };
     let stirred = slot.stirred.swap(false, Ordering::Relaxed);
     if let Some((settled, until)) = &memory.settled
         && !stirred

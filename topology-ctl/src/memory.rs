@@ -18,6 +18,8 @@ pub struct Fingerprint {
     pub generation: i64,
     /// failover-d's facts.
     pub record: Record,
+    /// The instance that a person wants rebuilt.
+    pub rebuild: Option<String>,
 }
 
 /// Memory of one cluster.

@@ -1,6 +1,8 @@
 //! The primary is gone: knowing it, and putting another in its place with proof.
 
 use common::instance::{DemoteOrder, FenceOrder, Phase, ReceiverState, Role};
+use std::time::Duration;
+
 use common::names::ANNOTATION_ACCEPT_LOSS;
 
 use super::proof::{Proof, prove};
@@ -11,6 +13,9 @@ use super::{
 
 /// Budget of `super_read_only=ON` on the old primary before its mysqld is killed. Its answer is welcome, never needed.
 const DEMOTE_BUDGET_MS: u64 = 200;
+
+/// So long a failover asks for a proof before it goes back to the instance that failed, if that is here and down.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How it is known that the primary is gone.
 fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
@@ -23,9 +28,22 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     if instance.refused {
         return Some(format!("{primary} refuses connections: its processes are gone"));
     }
+    let promoting = seen.record.operation.as_ref().is_some_and(|operation| {
+        operation.phase == OperationPhase::Promoting && operation.to.as_ref() == Some(primary)
+    });
     let state = instance.state.as_ref()?;
     if instance.fresh(&seen.wish) {
         let hang_after = u64::try_from(seen.wish.hang_after.as_millis()).unwrap_or(u64::MAX);
+        let other_data = seen.record.primary.as_ref() == Some(primary)
+            && seen.record.primary_data.is_some()
+            && state.data_id.is_some()
+            && state.data_id != seen.record.primary_data;
+        if other_data {
+            return Some(format!("{primary} has other data than when it became the primary"));
+        }
+        if promoting && instance.cannot_apply() && !instance.serves_as_primary() {
+            return Some(format!("{primary} cannot apply what it received"));
+        }
         return match state.phase {
             Phase::Crashed => Some(format!("mysqld of {primary} has died")),
             Phase::Empty | Phase::Initialising | Phase::Cloning => Some(format!("{primary} has lost its data")),
@@ -38,9 +56,6 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     }
     // Silent. That may be our own network: only the replicas' receivers can tell.
     let silent_after = u64::try_from(seen.wish.silent_after.as_millis()).unwrap_or(u64::MAX);
-    let promoting = seen.record.operation.as_ref().is_some_and(|operation| {
-        operation.phase == OperationPhase::Promoting && operation.to.as_ref() == Some(primary)
-    });
     let mut witnesses = 0;
     for (name, replica) in &seen.instances {
         if name == primary || !replica.fresh(&seen.wish) {
@@ -175,6 +190,35 @@ pub fn supersede(seen: &Observed, gone: Option<&Name>) -> Option<Plan> {
     start(seen, gone?).filter(|plan| plan.record.is_some())
 }
 
+/// Whether nothing is left but the instance that failed: it is here, down, and holds all that it acknowledged.
+fn goes_back(seen: &Observed, operation: &Operation) -> bool {
+    let Some(from) = &operation.from else { return false };
+    let data =
+        seen.record.reigns().into_iter().rev().find(|reign| reign.primary == *from).map(|reign| reign.primary_data);
+    let state = seen.instances.get(from).filter(|instance| instance.fresh(&seen.wish)).and_then(|it| it.state.as_ref());
+    seen.operation_age > PATIENCE
+        && !seen.wish.fenced.contains(from)
+        && state.is_some_and(|state| state.phase == Phase::Crashed && data.is_some_and(|data| state.data_id == data))
+}
+
+/// The instance that failed is started in place: it opens when enough of its ackers hold what it has.
+fn go_back(seen: &Observed, operation: &Operation) -> Plan {
+    let to = operation.from.clone();
+    let mut ackers = operation.ackers.clone();
+    if let Some(to) = &to {
+        ackers.remove(to);
+    }
+    let advanced = Operation {
+        to,
+        phase: OperationPhase::Promoting,
+        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
+        ackers,
+        ..operation.clone()
+    };
+    let why = "no proof without the instance that failed; it is started again in place".to_owned();
+    Plan { record: Some(Record { operation: Some(advanced), ..seen.record.clone() }), why, ..Plan::default() }
+}
+
 /// What a person can do when the proof is gone for good.
 fn way_out(seen: &Observed) -> String {
     format!(
@@ -216,6 +260,7 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             let record = Record { operation: Some(advanced), ..seen.record.clone() };
             Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
         }
+        Proof::Missing { .. } if goes_back(seen, operation) => go_back(seen, operation),
         Proof::Missing { .. } | Proof::Split if by_hand::accepts_loss(seen) => {
             Plan { orders, ..by_hand::accept(seen, operation) }
         }
@@ -231,6 +276,16 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
                     reign.acks_needed,
                     reign.primary,
                     way_out(seen)
+                ),
+            }),
+            ..Plan::default()
+        },
+        Proof::Broken(name) => Plan {
+            orders,
+            blocked: Some(Blocked {
+                reason: "CandidateBroken",
+                message: format!(
+                    "only {name} holds everything, and its applier is broken: repair it, or bring another instance back"
                 ),
             }),
             ..Plan::default()

@@ -39,6 +39,7 @@ pub fn fresh(name: &str) -> InstanceState {
             super_read_only: true,
             read_only: true,
             offline: true,
+            owned: common::gtid::GtidSet::default(),
             executed: common::gtid::GtidSet::default(),
             received: common::gtid::GtidSet::default(),
             purged: common::gtid::GtidSet::default(),

@@ -223,6 +223,12 @@ impl Instance {
         if self.fresh(wish) { self.state.as_ref().map(|state| state.phase) } else { None }
     }
 
+    /// Was heard a moment ago, has promised this epoch, and is in its role. What an instance said before it promised the
+    /// recorded epoch is of another time: nothing is raised, dropped or unlocked on it.
+    pub fn speaks_of(&self, epoch: Epoch, wish: &Wish) -> bool {
+        self.fresh(wish) && self.state.as_ref().is_some_and(|state| state.promised >= epoch && state.in_force)
+    }
+
     /// Takes writes, by its own account.
     pub fn serves_as_primary(&self) -> bool {
         self.state.as_ref().is_some_and(|state| {
@@ -293,10 +299,30 @@ impl Instance {
         self.state.as_ref().and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.executed)
     }
 
+    /// What it has executed and what it is about to: a commit that was released by an acknowledgement is there before it
+    /// is executed.
+    pub fn committing(&self) -> Option<GtidSet> {
+        let mysqld = self.state.as_ref()?.mysqld.as_ref()?;
+        Some(mysqld.executed.union(&mysqld.owned))
+    }
+
+    /// The applier has stopped before all that was received was applied.
+    pub fn cannot_apply(&self) -> bool {
+        self.state.as_ref().is_some_and(cannot_apply)
+    }
+
     /// On its way out.
     pub fn leaving(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.leaving)
     }
+}
+
+/// The applier has stopped with an error before all that was received was applied.
+pub fn cannot_apply(state: &InstanceState) -> bool {
+    state.mysqld.as_ref().is_some_and(|mysqld| {
+        let broken = mysqld.replication.as_ref().is_some_and(|channel| !channel.applier_error.is_empty());
+        broken && !mysqld.received.is_subset(&mysqld.executed)
+    })
 }
 
 /// The answer to a fence or demote order.

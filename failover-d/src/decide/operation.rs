@@ -136,7 +136,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     if promoted && instance.serves_as_primary() {
         // What was acknowledged before may so far be on the new primary alone: until enough of its ackers hold it, an
         // election has to prove the reigns before, too.
-        let holders = instance.executed().map_or(0, |set| proof::holders(seen, &operation.ackers, set).count());
+        let holders = instance.committing().map_or(0, |set| proof::holders(seen, &operation.ackers, &set).count());
         let proven = holders >= operation.acks_needed as usize;
         let record = Record {
             epoch: operation.epoch,
@@ -182,7 +182,8 @@ pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeS
 
 fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) -> FollowOrder {
     let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
-    FollowOrder { epoch, source: source.clone(), source_host, acknowledges }
+    let ahead = seen.record.operation.as_ref().is_some_and(|operation| operation.phase == OperationPhase::Demoting);
+    FollowOrder { epoch, source: source.clone(), source_host, acknowledges, ahead }
 }
 
 fn needs_follow(
@@ -246,8 +247,8 @@ fn striking(seen: &Observed, operation: &Operation) -> Plan {
             && state.in_force
             && matches!(&state.role, Role::Primary { struck, .. } if ordinals.iter().all(|ordinal| struck.contains(ordinal)))
     });
-    if locked_out && let Some(executed) = instance.executed() {
-        let holders = proof::holders(seen, &operation.ackers, executed).count();
+    if locked_out && let Some(committing) = instance.committing() {
+        let holders = proof::holders(seen, &operation.ackers, &committing).count();
         if holders >= operation.acks_needed as usize {
             let record = Record {
                 epoch: operation.epoch,
@@ -267,7 +268,7 @@ fn striking(seen: &Observed, operation: &Operation) -> Plan {
     if locked_out {
         return Plan { orders, ..Plan::default() };
     }
-    let mut locked: BTreeSet<u32> = steady::still_struck(seen, instance).into_iter().collect();
+    let mut locked: BTreeSet<u32> = steady::still_struck(seen, primary, instance).into_iter().collect();
     locked.extend(ordinals);
     let order =
         AcksOrder { epoch: operation.epoch, acks_needed: operation.acks_needed, struck: locked.into_iter().collect() };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use common::gtid::GtidSet;
 use common::instance::InstanceState;
 
+use super::model::cannot_apply;
 use super::{Instance, Name, Observed, Outcome, Reign};
 
 /// GTIDs of `replica` that the primary cannot be about to commit: received there, not executed here, and not from the
@@ -48,12 +49,15 @@ pub enum Proof<'a> {
     },
     /// Those whose word is needed hold different transactions and none holds all.
     Split,
+    /// Only this one holds all, and its applier is broken.
+    Broken(&'a Name),
 }
 
-/// Every acknowledged write is on the primary that acknowledged it, and on `acks_needed` of its ackers. So a reign is
-/// proven by `fenced + acksNeeded > ackers` (invariant 4: by the pigeonhole at least one fenced acker holds each write),
-/// or by the word of its primary, as long as that still holds the same data and has been closed. A candidate that
-/// contains the sets of all these witnesses holds every acknowledged write.
+/// Every acknowledged write is on the primary that acknowledged it, and on `acks_needed` of its ackers. So a candidate
+/// holds all that was acknowledged in a reign when it contains the sets of so many fenced ackers that
+/// `these + acksNeeded > ackers` (invariant 4: by the pigeonhole one of these holds each write), or the set of the
+/// reign's primary, if that has been closed and still holds the same data. Others may hold what nobody acknowledged;
+/// they do not stand in the way.
 pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
     let held = |name: &Name| -> Option<&InstanceState> {
         let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
@@ -63,42 +67,54 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
         // A disk that lied, or a volume that was swapped: what was once seen there is gone.
         high_water.is_subset(received).then_some(&**state)
     };
-    let mut witnesses = BTreeSet::new();
-    for reign in seen.record.reigns() {
-        let fenced: BTreeSet<Name> = reign.ackers.iter().filter(|name| held(name).is_some()).cloned().collect();
-        if fenced.len() + reign.acks_needed as usize > reign.ackers.len() {
-            witnesses.extend(fenced);
-        } else if held(&reign.primary)
-            .is_some_and(|state| reign.primary_data.is_some() && state.data_id == reign.primary_data)
-        {
-            witnesses.insert(reign.primary);
-        } else {
-            return Proof::Missing { reign, fenced };
-        }
-    }
     let received = |name: &Name| held(name).and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.received);
-    let contains_all = |candidate: &Name| {
-        received(candidate)
-            .is_some_and(|own| witnesses.iter().all(|other| received(other).is_some_and(|set| set.is_subset(own))))
+    let reigns = seen.record.reigns();
+    let is_proven = |reign: &Reign, counts: &dyn Fn(&Name) -> bool| {
+        let fenced = reign.ackers.iter().filter(|name| counts(name)).count();
+        let itself = || {
+            let state = held(&reign.primary).filter(|_| counts(&reign.primary));
+            state.is_some_and(|state| reign.primary_data.is_some() && state.data_id == reign.primary_data)
+        };
+        fenced + reign.acks_needed as usize > reign.ackers.len() || itself()
+    };
+    if let Some(reign) = reigns.iter().find(|reign| !is_proven(reign, &|name| held(name).is_some())) {
+        let fenced = reign.ackers.iter().filter(|name| held(name).is_some()).cloned().collect();
+        return Proof::Missing { reign: reign.clone(), fenced };
+    }
+    let contained = |candidate: &Name, other: &Name| {
+        received(candidate).is_some_and(|own| received(other).is_some_and(|set| set.is_subset(own)))
+    };
+    let holds_all = |candidate: &Name| {
+        received(candidate).is_some() && reigns.iter().all(|reign| is_proven(reign, &|name| contained(candidate, name)))
     };
     let unapplied = |name: &Name| {
         held(name)
             .and_then(|state| state.mysqld.as_ref())
             .map_or(u64::MAX, |mysqld| mysqld.received.subtract(&mysqld.executed).count())
     };
+    let is_broken = |name: &Name| held(name).is_some_and(cannot_apply);
     let from = seen.record.operation.as_ref().and_then(|operation| operation.from.as_ref());
     let candidate = seen
         .instances
         .iter()
-        .filter(|(name, instance)| {
-            instance.errant.is_empty() && !seen.wish.fenced.contains(*name) && contains_all(name)
-        })
+        .filter(|(name, instance)| instance.errant.is_empty() && !seen.wish.fenced.contains(*name) && holds_all(name))
         .min_by_key(|(name, instance)| {
             // Who is going, and who was just found wanting, only when nobody else holds everything.
             let reluctant = instance.leaving() || from == Some(*name);
-            (reluctant, unapplied(name), seen.wish.primary.as_ref() != Some(*name), instance.ordinal)
+            // Whoever is not contained has to be rewound or cloned.
+            let left_out =
+                seen.instances.keys().filter(|other| held(other).is_some() && !contained(name, other)).count();
+            (
+                is_broken(name),
+                reluctant,
+                left_out,
+                unapplied(name),
+                seen.wish.primary.as_ref() != Some(*name),
+                instance.ordinal,
+            )
         });
     match candidate {
+        Some((name, _)) if is_broken(name) => Proof::Broken(name),
         Some((name, _)) => Proof::Candidate(name),
         None => Proof::Split,
     }

@@ -72,7 +72,9 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
 fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Order)> {
     let mut orders = follow_orders(seen, seen.record.epoch, primary, &seen.record.ackers);
     let phase = instance.phase(&seen.wish);
-    if matches!(phase, Some(Phase::Running | Phase::Crashed)) && !instance.leaving() {
+    let same_data = seen.record.primary_data.is_none()
+        || instance.state.as_ref().is_some_and(|state| state.data_id == seen.record.primary_data);
+    if matches!(phase, Some(Phase::Running | Phase::Crashed)) && !instance.leaving() && same_data {
         let ackers = seen.record.ackers.iter().filter_map(|name| seen.ordinal_of(name)).collect();
         // Its own tail may be on no replica yet: it opens when enough recorded ackers hold all of it.
         let proven = proof::proven_tail(seen, instance, &seen.record.ackers, seen.record.acks_needed);
@@ -208,15 +210,15 @@ pub fn actual_acks(instance: &Instance) -> Option<u32> {
 /// which contains them; and names the primary's data where an older record does not.
 fn settle(seen: &Observed, instance: &Instance) -> Option<Plan> {
     let record = &seen.record;
-    if !record.unproven.is_empty() {
-        let holders = proof::holders(seen, &record.ackers, instance.executed()?).count();
+    if !record.unproven.is_empty() && instance.speaks_of(record.epoch, &seen.wish) {
+        let holders = proof::holders(seen, &record.ackers, &instance.committing()?).count();
         if holders >= record.acks_needed as usize {
             let record = Record { unproven: Vec::new(), ..record.clone() };
             return Some(Plan { record: Some(record), why: "the ackers hold all".into(), ..Plan::default() });
         }
     }
     let data = instance.state.as_ref().and_then(|state| state.data_id.clone());
-    (record.primary_data.is_none() && data.is_some()).then(|| Plan {
+    (record.primary_data.is_none() && data.is_some() && instance.fresh(&seen.wish)).then(|| Plan {
         record: Some(Record { primary_data: data, ..record.clone() }),
         why: "the primary's data has a name".into(),
         ..Plan::default()
@@ -234,33 +236,54 @@ fn level(seen: &Observed, instance: &Instance) -> Option<Plan> {
     if wanted < recorded {
         return change(format!("commits wait for {wanted} instead of {recorded} acknowledgements"));
     }
-    let holds = actual_acks(instance)? >= wanted
-        && proof::holders(seen, &seen.record.ackers, instance.executed()?).count() >= wanted as usize;
+    let holds = instance.speaks_of(seen.record.epoch, &seen.wish)
+        && actual_acks(instance)? >= wanted
+        && proof::holders(seen, &seen.record.ackers, &instance.committing()?).count() >= wanted as usize;
     if wanted > recorded && holds {
         return change(format!("commits wait for {wanted} instead of {recorded} acknowledgements"));
     }
     None
 }
 
-/// Ordinals that the primary still has to keep out: those it keeps out now, less the recorded ackers and those that have
-/// promised this epoch without acknowledging. (A lock is only added by striking or promoting.)
-pub fn still_struck(seen: &Observed, primary: &Instance) -> Vec<u32> {
-    let Some(Role::Primary { struck, .. }) = primary.state.as_ref().map(|state| &state.role) else { return Vec::new() };
-    let harmless = |ordinal: &u32| {
-        let Some((name, instance)) = seen.instances.iter().find(|(_, instance)| instance.ordinal == *ordinal) else {
-            return false;
-        };
-        if seen.record.ackers.contains(name) {
-            return true;
+/// Ordinals that the primary has to keep out: those it keeps out now and every instance that is no recorded acker, less
+/// those that have promised the recorded epoch without acknowledging: no older order can make them acknowledge any more.
+/// (What the primary said may be of before the last strike, so its word alone is not enough.)
+pub fn still_struck(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<u32> {
+    let role = instance.state.as_ref().map(|state| &state.role);
+    let mut struck: BTreeSet<u32> = match role {
+        Some(Role::Primary { struck, .. }) => struck.iter().copied().collect(),
+        Some(Role::None | Role::Fenced | Role::Replica { .. }) | None => BTreeSet::new(),
+    };
+    for (name, instance) in &seen.instances {
+        if name == primary || seen.record.ackers.contains(name) || is_harmless(seen, instance) {
+            struck.remove(&instance.ordinal);
+        } else {
+            struck.insert(instance.ordinal);
         }
-        let Some(state) = instance.state.as_ref().filter(|_| instance.fresh(&seen.wish)) else { return false };
-        match &state.role {
-            Role::Replica { acknowledges, .. } => !acknowledges && state.promised >= seen.record.epoch,
+    }
+    struck.into_iter().collect()
+}
+
+/// Cannot acknowledge by any order that was given before the recorded epoch.
+fn is_harmless(seen: &Observed, instance: &Instance) -> bool {
+    let Some(state) = instance.state.as_ref().filter(|_| instance.fresh(&seen.wish)) else { return false };
+    state.promised >= seen.record.epoch
+        && match state.role {
+            Role::Replica { acknowledges, .. } => !acknowledges,
             Role::None | Role::Fenced => true,
             Role::Primary { .. } => false,
         }
-    };
-    struck.iter().copied().filter(|ordinal| !harmless(ordinal)).collect()
+}
+
+/// A replica that is no acker follows well, and has not promised the recorded epoch yet. It does so in a moment; locking
+/// it out until then would only disturb it.
+fn about_to_promise(seen: &Observed, primary: &Name) -> bool {
+    seen.instances.iter().any(|(name, instance)| {
+        !seen.record.ackers.contains(name)
+            && instance.follows(primary, &seen.wish)
+            && !instance.leaving()
+            && instance.state.as_ref().is_some_and(|state| state.promised < seen.record.epoch)
+    })
 }
 
 fn acks_order(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(Name, Order)> {
@@ -279,8 +302,8 @@ fn acks_order(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(N
     // Never fewer than what is wanted once it is so many: a record that lags behind (just after a failover) is no
     // reason to wait for fewer.
     let acks_needed = if raised || *actual > wanted { wanted } else { (*actual).max(seen.record.acks_needed) };
-    let locked = still_struck(seen, instance);
+    let locked = still_struck(seen, primary, instance);
     let settled = state.in_force && *actual == acks_needed && *struck == locked && state.promised >= seen.record.epoch;
-    (!settled)
+    (!settled && !about_to_promise(seen, primary))
         .then(|| (primary.clone(), Order::Acks(AcksOrder { epoch: seen.record.epoch, acks_needed, struck: locked })))
 }

@@ -225,6 +225,7 @@ fn new_primary_is_no_proof_alone_before_its_ackers_hold_what_it_holds() {
     let plan = decide(&seen);
     recorded(&mut seen, &plan);
     let mut state = super::fixture::primary("c-2", 1);
+    state.role = Role::Primary { acks_needed: 1, struck: vec![0] };
     state.promised = 2;
     seen.instances.insert("c-2".into(), heard(state));
     executed(&mut seen, "c-2", &format!("{U0}:1-9"));
@@ -354,6 +355,7 @@ fn primary_is_moved_off_before_it_is_scaled_away() {
     let mut seen = healthy(3);
     seen.wish.instances = 1;
     seen.record.primary = Some("c-2".into());
+    seen.record.primary_data = Some("data-c-2".into());
     seen.record.ackers = ["c-0".to_owned(), "c-1".to_owned()].into();
     seen.instances.insert("c-2".into(), heard(super::fixture::primary("c-2", 1)));
     for name in ["c-0", "c-1"] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::gtid::GtidSet;
-use common::instance::{FollowOrder, Phase};
+use common::instance::{FollowOrder, Phase, RefusalCode};
 use common::mysql::{Ca, Credentials, Endpoint, Session, Tls};
 use common::names::account;
 use common::sql::quote_str;
@@ -17,7 +17,7 @@ use super::replication::{Channel, channel, executed, parse, set_acks, stop_recei
 use super::{Done, close};
 use crate::error::{Error, Result};
 use crate::gate::Pass;
-use crate::instance::{Instance, STATEMENT};
+use crate::instance::{Hands, Instance, STATEMENT};
 use crate::rewind;
 
 /// Longest closing of a primary that is told to follow without having been demoted.
@@ -60,17 +60,12 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
     drop(hands);
     stop_receiver_for_sure(instance, pass).await?;
     let mut hands = instance.hands().await?;
-    // A running applier keeps the relay log over a CHANGE. One that cannot start (an error of its own) loses it, which
-    // the check below allows: the source has everything.
-    let applier = match channel(hands.session()?).await? {
-        Some(channel) if !channel.applier => {
-            hands.exec("START REPLICA SQL_THREAD", STATEMENT).await?;
-            self::channel(hands.session()?).await?.is_some_and(|channel| channel.applier)
-        }
-        Some(_) => true,
-        None => false,
-    };
+    let applier = applier_runs(&mut hands).await?;
     match pass.run(nothing_errant(instance, order, hands.session()?, &credentials)).await {
+        Err(Error::Errant { source_name, gtids }) if order.ahead => {
+            let message = format!("{source_name} is not the primary yet and still lacks {gtids}");
+            return Err(Error::Refused(RefusalCode::Busy, message));
+        }
         Err(Error::Errant { source_name, gtids }) => {
             rewind::condemn(instance, order, &gtids, false)?;
             return Err(Error::Errant { source_name, gtids });
@@ -91,10 +86,31 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
     Ok(Done::InForce)
 }
 
+/// Starts the applier where it does not run: over a CHANGE only a running one keeps the relay log. What was received and
+/// not applied may have been acknowledged, and is not thrown away because the applier is broken (invariant 5).
+async fn applier_runs(hands: &mut Hands) -> Result<bool> {
+    let Some(before) = channel(hands.session()?).await? else { return Ok(false) };
+    if before.applier {
+        return Ok(true);
+    }
+    hands.exec("START REPLICA SQL_THREAD", STATEMENT).await?;
+    let runs = channel(hands.session()?).await?.is_some_and(|channel| channel.applier);
+    if !runs && !before.received.is_subset(&executed(hands.session()?).await?) {
+        let message = "the applier does not run, and what was received would be lost; rebuild this instance".to_owned();
+        return Err(Error::Refused(RefusalCode::Failed, message));
+    }
+    Ok(runs)
+}
+
 /// Starts mysqld where it does not run; what nobody acknowledged is cut off first.
 pub(super) async fn start(instance: &Arc<Instance>, order: &FollowOrder, pass: &Pass) -> Result<()> {
     if !rewind::is_due(instance)? {
         return pass.run(instance.ensure_running()).await;
+    }
+    if order.ahead {
+        // What it lacks for a moment would be cut off, acknowledged or not.
+        let message = format!("{} is not the primary yet: nothing is rewound to it", order.source);
+        return Err(Error::Refused(RefusalCode::Busy, message));
     }
     instance.change(|facts| {
         facts.phase = Phase::Rewinding;

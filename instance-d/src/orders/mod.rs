@@ -279,11 +279,10 @@ async fn carry_out(instance: &Arc<Instance>, order: &RoleOrder, pass: &Pass) -> 
     };
     match done {
         Ok(done) => {
-            if instance.child().is_some() {
-                refresh(instance).await;
-            }
+            // What is reported with a role in force is of after the order: others conclude from it.
+            let refreshed = instance.child().is_some() && refresh(instance).await;
             instance.change(|facts| {
-                facts.in_force = done == Done::InForce && facts.mysqld.is_some();
+                facts.in_force = done == Done::InForce && refreshed && facts.mysqld.is_some();
                 if done == Done::InForce {
                     facts.problem = None;
                     if facts.phase == Phase::Failed {
@@ -327,14 +326,20 @@ async fn carry_out(instance: &Arc<Instance>, order: &RoleOrder, pass: &Pass) -> 
 }
 
 /// Takes what mysqld says now into the facts, so that the answer of an order shows its effect.
-async fn refresh(instance: &Arc<Instance>) {
+async fn refresh(instance: &Arc<Instance>) -> bool {
     let begun = Instant::now();
     let observed = async {
         let mut hands = instance.hands().await?;
         observe::collect(hands.session()?, &mut WaitClock::default()).await
     };
     match observed.await {
-        Ok(state) => observe::publish(instance, state, begun),
-        Err(error) => tracing::warn!(%error, "could not observe mysqld after an order"),
+        Ok(state) => {
+            observe::publish(instance, state, begun);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "could not observe mysqld after an order");
+            false
+        }
     }
 }

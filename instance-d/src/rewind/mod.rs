@@ -139,7 +139,7 @@ fn cut_off(
     let Some(last) = files.last() else { return Ok(Outcome::Nothing) };
     let mut intent = volume.intent()?;
     if let Some(begun) = &intent
-        && begun.is_uncut(data)?
+        && begun.is_uncut(data)
     {
         // Planned against another source, perhaps: what it would cut is found again, or is not foreign any more.
         volume.forget_intent()?;
@@ -272,14 +272,28 @@ pub async fn keep(instance: Arc<Instance>) {
                 if let Err(error) = note_saved(&instance, &condemned, kept) {
                     tracing::warn!(%error, "could not note what was saved");
                 }
+                instance.change(|facts| {
+                    facts.problem = facts.problem.as_deref().map(|problem| without_unsaved(problem).to_owned());
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "what is condemned could not be saved yet");
-                instance.change(|facts| facts.problem = Some(format!("not saved yet: {error}")));
+                instance.change(|facts| facts.problem = Some(unsaved(facts.problem.as_deref(), &error.to_string())));
                 tokio::time::sleep(AGAIN).await;
             }
         }
     }
+}
+
+/// Stands in a problem's text before what keeps the copy from being made.
+const UNSAVED: &str = "; not copied yet: ";
+
+fn without_unsaved(problem: &str) -> &str {
+    problem.split_once(UNSAVED).map_or(problem, |(problem, _)| problem)
+}
+
+fn unsaved(problem: Option<&str>, error: &str) -> String {
+    format!("{}{UNSAVED}{error}", without_unsaved(problem.unwrap_or("errant transactions")))
 }
 
 /// The data may have been replaced while it was copied: then there is nothing to note.
@@ -318,4 +332,17 @@ pub fn save_before_clone(volume: &Volume, data: &Path, epoch: Epoch, donor: &str
 /// Between two steps: a rewind that dies here is seen through by the next order.
 fn step(name: &'static str) -> Result<()> {
     common::failpoint::hit_blocking(name).map_err(|injected| Error::Unexpected(injected.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{unsaved, without_unsaved};
+
+    #[test]
+    fn a_problem_names_the_last_failure_and_forgets_it() {
+        let once = unsaved(Some("2 transactions"), "no room");
+        assert_eq!(once, "2 transactions; not copied yet: no room");
+        assert_eq!(unsaved(Some(&once), "still none"), "2 transactions; not copied yet: still none");
+        assert_eq!(without_unsaved(&once), "2 transactions");
+    }
 }

@@ -389,6 +389,18 @@ mod tests {
     }
 
     #[test]
+    fn files_that_tell_nothing_are_refused_and_copied_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("binlog.000001");
+        for bytes in [&b"\xfdbin secret"[..], b"\xfebin", b"", b"something else"] {
+            fs::write(&path, bytes).unwrap();
+            let held = scan(&path, &Foreign::NotIn(set("1")), &|| false).unwrap();
+            assert!(matches!(held.verdict(), Verdict::Refuse(_)) && held.unreadable, "{bytes:?}");
+            assert_eq!(range(std::slice::from_ref(&path), &Foreign::NotIn(set("1")), &|| false).unwrap(), [held]);
+        }
+    }
+
+    #[test]
     fn the_index_names_files_of_the_data_directory_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("binlog.index"), "./binlog.000001\nbinlog.000002\n").unwrap();

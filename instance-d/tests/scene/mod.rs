@@ -343,6 +343,7 @@ impl Scene {
             source: self.name(source),
             source_host: self.address(source).to_string(),
             acknowledges,
+            ahead: false,
         };
         self.failover(ordinal).follow(&order, CALL).await
     }

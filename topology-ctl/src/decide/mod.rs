@@ -10,6 +10,7 @@
 
 pub mod authority;
 pub mod provision;
+pub mod rebuild;
 pub mod rollout;
 pub mod scale;
 pub mod settings;

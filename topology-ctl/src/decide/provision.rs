@@ -5,14 +5,14 @@
 //! instance without proven history is never a donor, and a recorded acker that comes back empty waits until failover-d
 //! has struck it (it may have been the proof of an acknowledged write, invariant 4).
 //!
-//! An instance that lies so far behind that its source has purged what it misses is cloned over, and only when all it
-//! has received is proven to be in the primary's history (invariant 5). Errant instances are left alone.
+//! Whose data may be thrown away for a clone is decided in [`super::rebuild`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use common::instance::{Phase, ReceiverState, Role};
 
+use super::rebuild::{Condemned, condemned};
 use super::{Member, Record};
 
 /// First pause after a failed attempt; doubles with each failure.
@@ -38,8 +38,8 @@ pub enum Order {
         instance: String,
         /// Whose data.
         donor: String,
-        /// `dataId` of the data that is thrown away, when there is some.
-        condemns: Option<String>,
+        /// The data that is thrown away, when there is some.
+        condemns: Option<Condemned>,
     },
 }
 
@@ -162,8 +162,14 @@ pub struct Provision {
     pub waiting: Vec<(String, Wait)>,
 }
 
-/// Decides on the instances that need data.
-pub fn provision(record: &Record, members: &[Member], attempts: &BTreeMap<String, Attempt>, now: Instant) -> Provision {
+/// Decides on the instances that need data. `asked`: the one that a person wants rebuilt.
+pub fn provision(
+    record: &Record,
+    members: &[Member],
+    attempts: &BTreeMap<String, Attempt>,
+    asked: Option<&str>,
+    now: Instant,
+) -> Provision {
     let mut plan = Provision::default();
     if record.is_new() {
         let from_before = members.iter().any(holds_transactions);
@@ -182,7 +188,7 @@ pub fn provision(record: &Record, members: &[Member], attempts: &BTreeMap<String
     let mut busy: BTreeSet<&str> =
         attempts.values().filter(|attempt| attempt.running).filter_map(|attempt| attempt.donor.as_deref()).collect();
     for member in members.iter().filter(|member| !leaving(member)) {
-        let condemns = outdated(record, member, members);
+        let condemns = condemned(record, member, members, asked);
         if !member.is_empty() && condemns.is_none() {
             continue;
         }
@@ -281,7 +287,7 @@ fn donor<'a>(
 }
 
 /// Lag of a replica with proven history: it follows the recorded primary in the recorded epoch without an error.
-fn replica_lag(record: &Record, member: &Member) -> Option<f64> {
+pub(super) fn replica_lag(record: &Record, member: &Member) -> Option<f64> {
     let state = member.state.as_ref()?;
     let mysqld = state.mysqld.as_ref()?;
     let replication = mysqld.replication.as_ref()?;
@@ -303,7 +309,7 @@ fn replica_lag(record: &Record, member: &Member) -> Option<f64> {
     healthy.then_some(replication.lag_seconds)
 }
 
-fn is_primary(record: &Record, member: &Member) -> bool {
+pub(super) fn is_primary(record: &Record, member: &Member) -> bool {
     record.primary.as_deref() == Some(&member.name)
         && member.state.as_ref().is_some_and(|state| {
             state.phase == Phase::Running
@@ -315,37 +321,17 @@ fn is_primary(record: &Record, member: &Member) -> bool {
         })
 }
 
-/// The `dataId` of an instance that can never catch up (its source has purged what it misses) and whose every
-/// transaction is in the primary's history: its data may be thrown away.
-fn outdated(record: &Record, member: &Member, members: &[Member]) -> Option<String> {
-    if record.primary.as_deref() == Some(&member.name) || record.ackers.contains(&member.name) {
-        return None;
-    }
-    let state = member.state.as_ref()?;
-    let behind = state.mysqld.as_ref()?;
-    let primary = members.iter().find(|other| is_primary(record, other))?.state.as_ref()?.mysqld.as_ref()?;
-    let is_behind = match state.role {
-        Role::None | Role::Fenced | Role::Replica { .. } => true,
-        Role::Primary { .. } => false,
-    };
-    let outdated = is_behind
-        && state.phase == Phase::Running
-        && state.promised <= record.epoch
-        && behind.received.is_subset(&primary.executed)
-        && behind.executed.is_subset(&primary.executed)
-        && !primary.purged.is_subset(&behind.received);
-    if outdated { state.data_id.clone() } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use super::super::fixtures::{empty, member, members, mysqld, name, record};
+    use super::super::rebuild::Why;
     use super::*;
+    use common::instance::{ErrantOrigin, ErrantReport};
 
     fn plan(record: &Record, members: &[Member]) -> Provision {
-        provision(record, members, &BTreeMap::new(), Instant::now())
+        provision(record, members, &BTreeMap::new(), None, Instant::now())
     }
 
     fn clone_of(instance: u32, donor: u32) -> Order {
@@ -443,9 +429,10 @@ mod tests {
             Some(old)
         };
         members[3].state.as_mut().unwrap().mysqld = old("11111111-1111-1111-1111-111111111111:1-3");
+        let condemned = Condemned { data_id: "d3".into(), saves: None, why: Why::Outdated };
         assert_eq!(
             plan(&record, &members).orders,
-            [Order::Clone { instance: name(3), donor: name(1), condemns: Some("d3".into()) }]
+            [Order::Clone { instance: name(3), donor: name(1), condemns: Some(condemned) }]
         );
         record.ackers.insert(name(3));
         assert_eq!(plan(&record, &members).orders, []);
@@ -455,6 +442,27 @@ mod tests {
         assert_eq!(plan(&record, &members).orders, []);
         members[3].state.as_mut().unwrap().mysqld = old("11111111-1111-1111-1111-111111111111:1-9");
         assert_eq!(plan(&record, &members).orders, []);
+    }
+
+    #[test]
+    fn condemned_data_waits_for_its_time() {
+        let mut members = members(4);
+        let state = members[3].state.as_mut().unwrap();
+        state.phase = Phase::Failed;
+        state.errant = Some(ErrantReport {
+            gtids: "22222222-2222-2222-2222-222222222222:1".parse().unwrap(),
+            origin: ErrantOrigin::Tail,
+            saved: true,
+        });
+        let mut record = record(4);
+        assert_eq!(plan(&record, &members).waiting, [(name(3), Wait::StillAcker)]);
+        record.ackers.remove(&name(3));
+        assert!(matches!(plan(&record, &members).orders.as_slice(), [Order::Clone { condemns: Some(_), .. }]));
+        record.operation = true;
+        assert_eq!(plan(&record, &members).waiting, [(name(3), Wait::Operation)]);
+        record.operation = false;
+        record.primary = Some(name(3));
+        assert_eq!(plan(&record, &members).waiting, [(name(3), Wait::StillPrimary)]);
     }
 
     #[test]
@@ -470,15 +478,15 @@ mod tests {
             [Outcome::Failed { instance: name(3), problem: String::new() }]
         );
         let record = record(3);
-        assert_eq!(provision(&record, &members, &attempts, failed).waiting, [(name(3), Wait::BackingOff)]);
+        assert_eq!(provision(&record, &members, &attempts, None, failed).waiting, [(name(3), Wait::BackingOff)]);
         let later = failed + BACKOFF_FIRST;
-        assert_eq!(provision(&record, &members, &attempts, later).orders, [clone_of(3, 1)]);
+        assert_eq!(provision(&record, &members, &attempts, None, later).orders, [clone_of(3, 1)]);
         let again = Attempt::started(attempts.get(&name(3)), Some(name(1)), later);
         attempts.insert(name(3), again);
         let failed = later + ORDER_SHOWS_AFTER;
         review(&mut attempts, &members, failed);
         assert_eq!(
-            provision(&record, &members, &attempts, failed + BACKOFF_FIRST).waiting,
+            provision(&record, &members, &attempts, None, failed + BACKOFF_FIRST).waiting,
             [(name(3), Wait::BackingOff)]
         );
         members[3] = member(3);

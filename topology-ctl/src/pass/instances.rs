@@ -6,6 +6,7 @@ use common::instance::{
     CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, InstanceState, Phase, SettingVerdict,
 };
 use common::names;
+use kube::ResourceExt;
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -14,6 +15,7 @@ use super::converge::Converged;
 use crate::act;
 use crate::build::statefulset::claim_name;
 use crate::decide::provision::{self, Attempt, Order, Provision};
+use crate::decide::rebuild::{self, Why};
 use crate::decide::rollout::{self, Input, Rollout};
 use crate::decide::settings::{self, Settings};
 use crate::decide::{Member, volume};
@@ -53,8 +55,9 @@ impl Pass<'_> {
     /// Orders data for instances that have none.
     async fn provision(&mut self, observed: &Observed, expected: &[&Member], converged: Option<&Converged>) {
         let now = Instant::now();
+        let asked = self.asked(observed).await;
         let Provision { orders, waiting } =
-            provision::provision(self.record, &observed.members, &self.memory.attempts, now);
+            provision::provision(self.record, &observed.members, &self.memory.attempts, asked.as_deref(), now);
         let mut refused = Vec::new();
         for order in orders {
             if let Err(error) = self.order(observed, &order).await {
@@ -84,6 +87,31 @@ impl Pass<'_> {
         }
     }
 
+    /// The instance that a person wants rebuilt. The wish is taken off when it cannot be followed, or is under way.
+    async fn asked(&self, observed: &Observed) -> Option<String> {
+        let asked = self.object.annotations().get(names::ANNOTATION_REBUILD)?.clone();
+        if let Some(refusal) = rebuild::refusal(self.record, &observed.members, &asked) {
+            warn!(instance = asked, refusal, "it is not rebuilt");
+            self.announcer.warning("RebuildRefused", "Rebuild", &format!("not rebuilt: {refusal}"), None).await;
+            self.forget_wish(&asked).await;
+            return None;
+        }
+        let member = observed.members.iter().find(|member| member.name == asked)?;
+        if rebuild::is_under_way(member) {
+            self.forget_wish(&asked).await;
+            return None;
+        }
+        Some(asked)
+    }
+
+    /// A failure is tried again by the next look.
+    async fn forget_wish(&self, asked: &str) {
+        let key = names::ANNOTATION_REBUILD;
+        if let Err(error) = act::remove_annotation(&self.context.client, self.cluster, key, asked).await {
+            warn!(annotation = key, %error, "the annotation could not be removed yet");
+        }
+    }
+
     async fn order(&mut self, observed: &Observed, order: &Order) -> Result<(), String> {
         let name = instance_of(order);
         let tls = self.memory.tls.as_ref().ok_or("no client certificate yet")?;
@@ -95,13 +123,27 @@ impl Pass<'_> {
             }
             Order::Clone { donor, condemns, .. } => {
                 let donor_host = names::instance_host(&self.cluster.namespace, &self.cluster.name, donor);
-                let order = CloneOrder { donor: donor.clone(), donor_host, condemns: condemns.clone(), saves: None };
+                let order = CloneOrder {
+                    donor: donor.clone(),
+                    donor_host,
+                    condemns: condemns.as_ref().map(|condemned| condemned.data_id.clone()),
+                    saves: condemns.as_ref().and_then(|condemned| condemned.saves.clone()),
+                };
                 ("clone", Some(donor.clone()), client.clone_from(&order, ORDER_TIMEOUT).await)
             }
         };
         self.context.metrics.order(kind, result.is_ok());
         let state = result.map_err(|error| error.to_string())?;
         info!(instance = name, step = kind, donor, phase = ?state.phase, "provisioning ordered");
+        if let Order::Clone { condemns: Some(condemned), .. } = order {
+            let why = condemned.why.text();
+            warn!(instance = name, data_id = condemned.data_id, why, "its data is thrown away");
+            let note = format!("the data of {name} is thrown away: {why}");
+            self.announcer.warning("Rebuilding", "Rebuild", &note, Some(name)).await;
+            if condemned.why == Why::Asked {
+                self.forget_wish(name).await;
+            }
+        }
         if let Some(donor) = &donor {
             let note = format!("{name} is being filled with the data of {donor}");
             self.announcer.normal("Cloning", "Clone", &note, Some(name)).await;
