@@ -12,7 +12,12 @@ DEVCLUSTER = cargo run --quiet -p pelorus-dev --bin devcluster --
 TOOLS = PATH="$$(deploy/tools/install):$$PATH"
 NEXTEST = $(TOOLS) cargo nextest run --no-fail-fast
 
-.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-long bench generate generate-check fmt lint clean
+# Of the fault suite and what measures failovers.
+RUNS ?= 20
+SEED ?= 1
+MINUTES ?= 20
+
+.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-faults test-long bench bench-failover chaos generate generate-check fmt lint clean
 
 help: ## This list.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,6 +50,12 @@ test-unit: deps ## Unit, property and real-mysqld tests; needs no cluster.
 test-e2e: install ## The suite on the development cluster.
 	$(NEXTEST) --profile e2e -p tests
 
+test-faults: install ## The whole fault suite, and a table of it.
+	$(DEVCLUSTER) heal
+	@rm -f target/faults.jsonl
+	@status=0; $(NEXTEST) --profile faults -p tests --features faults || status=$$?; \
+	cargo run --quiet -p tests --features faults --bin faults_table || status=1; exit $$status
+
 test-long: install ## What is too heavy for each landing.
 	$(NEXTEST) --profile long -p tests --features long
 
@@ -53,6 +64,14 @@ bench: install ## Measure, print tables, write target/bench/*.json.
 	cargo run --quiet --release -p tests --bin bench_writes
 	PELORUS_BENCH_CLUSTERS=1 cargo run --quiet --release -p tests --bin bench_memory
 	PELORUS_BENCH_CLUSTERS=20 cargo run --quiet --release -p tests --bin bench_memory
+
+bench-failover: install ## From a fault to the first acknowledged write; RUNS=20, FAULTS=kill,pod,stop,cut,off,switch.
+	$(DEVCLUSTER) heal
+	RUNS=$(RUNS) FAULTS=$(FAULTS) cargo run --quiet --release -p tests --bin bench_failover
+
+chaos: install ## A random walk over all faults with the write ledger; SEED=1, MINUTES=20.
+	$(DEVCLUSTER) heal
+	SEED=$(SEED) MINUTES=$(MINUTES) cargo run --quiet --release -p tests --bin chaos
 
 generate: ## Write everything that is generated.
 	cargo run --quiet -p common --bin pelorus-generate

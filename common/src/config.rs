@@ -19,8 +19,15 @@ use serde::de::DeserializeOwned;
 const PREFIX: &str = "PELORUS_";
 
 /// Variables with this prefix that belong to something else: logging, and where tools keep their files.
-const OTHERS: [&str; 5] =
-    [crate::telemetry::FILTER, crate::telemetry::FORMAT, "PELORUS_CACHE", "PELORUS_DEV_DIR", "PELORUS_MYSQL_ROOT"];
+const OTHERS: [&str; 7] = [
+    crate::telemetry::FILTER,
+    crate::telemetry::FORMAT,
+    crate::failpoint::POINTS_VARIABLE,
+    crate::failpoint::FOLDER_VARIABLE,
+    "PELORUS_CACHE",
+    "PELORUS_DEV_DIR",
+    "PELORUS_MYSQL_ROOT",
+];
 
 /// Why the configuration is no good.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+/// Which points are armed, and with what.
+pub const POINTS_VARIABLE: &str = "PELORUS_FAILPOINTS";
+/// Folder in which passed points are noted.
+pub const FOLDER_VARIABLE: &str = "PELORUS_FAILPOINTS_DIR";
+
 /// The error of a point that was told to fail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failpoint {0}")]
@@ -55,11 +60,11 @@ fn parse(text: &str) -> Result<Vec<(String, Action)>, String> {
 
 fn points() -> Option<&'static Armed> {
     let read = || {
-        let text = std::env::var("PELORUS_FAILPOINTS").ok()?;
+        let text = std::env::var(POINTS_VARIABLE).ok()?;
         match parse(&text) {
             Ok(points) => {
                 tracing::warn!(text, "failpoints are armed");
-                let folder = std::env::var_os("PELORUS_FAILPOINTS_DIR").map(PathBuf::from);
+                let folder = std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from);
                 Some(Armed { points, passed: Mutex::default(), folder })
             }
             Err(error) => {

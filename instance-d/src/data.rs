@@ -4,6 +4,7 @@
 //! <volume>/data/             the data directory of mysqld
 //! <volume>/provisioned.json  made last by a provisioning: without it the data directory is garbage
 //! <volume>/promise.json      highest epoch obeyed and what it made of this instance (invariant 3)
+//! <volume>/lock             held by instance-d and the mysqld that it started
 //! <volume>/clean             the last stop was clean; removed before mysqld starts
 //! <volume>/rewind.json       a tail is being cut off; until it is gone every start goes on with that first
 //! <volume>/errant.json       foreign transactions that could not be cut off: the data is not to be served
@@ -13,12 +14,13 @@
 //!
 //! Every write is durable when the function returns: temporary file, fsync, rename, fsync of the directory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::instance::{Disk, Epoch, Rewound, Role};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,10 @@ pub struct Provisioned {
     pub cluster_uid: String,
 }
 
+/// The volume is ours for as long as this, or a mysqld that was started meanwhile, lives.
+#[derive(Debug)]
+pub struct VolumeLock(#[allow(dead_code, reason = "held, never read")] File);
+
 /// The data volume.
 #[derive(Clone, Debug)]
 pub struct Volume {
@@ -69,6 +75,26 @@ impl Volume {
     /// A volume at its mount point.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
+    }
+
+    /// Takes the volume. Kubernetes may start a new pod on it while the last processes of a pod that was deleted by force
+    /// still run: whoever holds the lock is the only one that touches the data. mysqld inherits it, so it is free only
+    /// when both are gone. `None`: somebody else holds it.
+    pub fn lock(&self) -> Result<Option<VolumeLock>> {
+        let path = self.root.join("lock");
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::file("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                tracing::warn!(%error, "this file system has no locks: two pods on one volume would not be noticed");
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
+        }
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))
+            .map_err(|errno| Error::file("keep open over exec", &path)(errno.into()))?;
+        Ok(Some(VolumeLock(file)))
     }
 
     /// The promise; nothing promised when there is no file.
@@ -309,6 +335,20 @@ mod tests {
         assert_eq!(volume.provisioned().unwrap(), None);
         assert!(!dir.path().join("data").exists());
         assert_eq!(volume.promise().unwrap().epoch, 3);
+    }
+
+    #[test]
+    fn the_volume_is_taken_once_and_is_free_when_all_who_inherited_it_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new(dir.path().to_owned());
+        let held = volume.lock().unwrap().unwrap();
+        assert!(volume.lock().unwrap().is_none());
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        drop(held);
+        assert!(volume.lock().unwrap().is_none(), "the child inherited it");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(volume.lock().unwrap().is_some());
     }
 
     #[test]

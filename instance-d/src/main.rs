@@ -32,6 +32,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Identity, Layout};
 use crate::instance::Instance;
 
+/// Pace of looking whether the volume is free.
+const VOLUME_POLL: std::time::Duration = std::time::Duration::from_millis(200);
+
 fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut arguments = std::env::args_os().skip(1);
@@ -60,6 +63,11 @@ async fn run() -> anyhow::Result<()> {
     let config = layout.instance_config()?;
     let identity = Identity::from_env(&config)?;
     tracing::info!(instance = identity.name, namespace = identity.namespace, cluster = identity.cluster, "starting");
+    let _held = tokio::select! {
+        held = take_volume(&layout) => held?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let instance = Instance::open(layout, identity, config)?;
     let tls = certificates::load(&instance.layout)?;
     let listener = api::listen(instance.layout.api_address()).await?;
@@ -90,6 +98,22 @@ async fn run() -> anyhow::Result<()> {
     }
     leave::leave(&instance).await;
     Ok(())
+}
+
+/// Waits until no other instance-d or mysqld uses the volume.
+async fn take_volume(layout: &Layout) -> anyhow::Result<data::VolumeLock> {
+    let volume = data::Volume::new(layout.volume.clone());
+    let mut waiting = false;
+    loop {
+        if let Some(lock) = volume.lock()? {
+            return Ok(lock);
+        }
+        if !waiting {
+            tracing::warn!("the volume is still in use by the pod before this one; waiting for its end");
+            waiting = true;
+        }
+        tokio::time::sleep(VOLUME_POLL).await;
+    }
 }
 
 /// After a clean stop mysqld starts by itself, closed and read-only. After any other stop it waits for an order that

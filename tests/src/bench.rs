@@ -89,18 +89,18 @@ pub fn report(name: &str, rows: &[Row]) -> Result<()> {
             row.note,
         );
     }
-    let folder = folder();
+    let folder = target("bench");
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let file = folder.join(format!("{name}.json"));
     let text = serde_json::to_string_pretty(&serde_json::json!({"rows": rows}))?;
     std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))
 }
 
-/// `target/bench` of the workspace, found from where we are; wherever cargo keeps its own products.
-fn folder() -> PathBuf {
+/// A file or folder in `target` of the workspace, found from where we are; wherever cargo keeps its own products.
+pub fn target(name: &str) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let workspace = here.ancestors().find(|folder| folder.join("Cargo.lock").exists()).unwrap_or(&here).to_owned();
-    workspace.join("target/bench")
+    workspace.join("target").join(name)
 }
 
 #[cfg(test)]

@@ -91,6 +91,15 @@ impl Cluster {
         self.api().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await
     }
 
+    /// Sets an annotation of the MySQLCluster, or takes it away.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn annotate(&self, key: &str, value: Option<&str>) -> kube::Result<MySQLCluster> {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.api().patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await
+    }
+
     /// Changes the number of instances and waits until all of them serve.
     ///
     /// # Errors

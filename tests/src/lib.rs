@@ -14,10 +14,14 @@
 //! The development cluster is used, or the one that `KUBECONFIG` names. Faults need the former.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod daemons;
 mod diagnose;
 pub mod dns;
+pub mod door;
+pub mod evidence;
+pub mod faults;
 pub mod harness;
 pub mod https;
 pub mod kubectl;
@@ -26,13 +30,18 @@ pub mod nats;
 pub mod node;
 pub mod pace;
 pub mod plaintext;
+pub mod probe;
 pub mod scene;
 pub mod sessions;
 pub mod shared;
 pub mod spec;
+pub mod steps;
+pub mod timeline;
+pub mod trial;
 pub mod xprotocol;
 
 pub use self::cluster::Cluster;
+pub use self::faults::Faults;
 pub use self::harness::Harness;
 pub use self::ledger::Ledger;
 pub use self::scene::{Scene, run};

@@ -18,6 +18,8 @@ use crate::{Cluster, Harness};
 pub const NATS: &str = "pelorus-nats";
 /// Secret of the user who reads everything and writes nothing.
 const READER: &str = "pelorus-nats-reader";
+/// Secret of failover-d's own user.
+const WRITER: &str = "pelorus-nats-failover-d";
 const PORT: u16 = 4222;
 
 impl Harness {
@@ -64,12 +66,78 @@ impl Harness {
         Ok(kinds)
     }
 
-    /// A client of the reader. The certificate is valid for localhost, so that is where a forwarder listens.
+    /// Publishes the last event of a type about a cluster again, so many times, with failover-d's own rights: what a
+    /// network that repeats and reorders could do at worst.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn replay_event(&self, cluster: &Cluster, kind: &str, times: usize) -> Result<()> {
+        let subject = subject(cluster, kind);
+        let reader = async_nats::jetstream::new(self.nats_client().await?);
+        let stream = reader.get_stream(common::events::STREAM).await.context("open the stream of events")?;
+        let message = stream.get_last_raw_message_by_subject(&subject).await.context("get the last event")?;
+        let writer = self.nats_client_of(WRITER).await?;
+        for _ in 0..times {
+            writer.publish(subject.clone(), message.payload.clone()).await.context("publish")?;
+        }
+        writer.flush().await.context("flush")
+    }
+
+    /// Tries to publish an event about a cluster as a user who may only read; the result is how many of its subject the
+    /// stream holds more than before.
+    ///
+    /// # Errors
+    /// When NATS does not answer.
+    pub async fn forge_event(&self, cluster: &Cluster, kind: &str) -> Result<u64> {
+        let (subject, client) = (subject(cluster, kind), self.nats_client().await?);
+        let before = self.count_events(&subject).await?;
+        client.publish(subject.clone(), "{}".into()).await.context("publish")?;
+        client.flush().await.context("flush")?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(self.count_events(&subject).await?.saturating_sub(before))
+    }
+
+    /// Whether NATS takes a client without a name.
+    ///
+    /// # Errors
+    /// When NATS cannot be reached.
+    pub async fn nats_is_open(&self) -> Result<bool> {
+        let (ip, secrets) = self.nats_server(READER).await?;
+        let authority = tls_config(secrets.get("ca.crt").context("no ca.crt")?)?;
+        let options = async_nats::ConnectOptions::new()
+            .connection_timeout(Duration::from_secs(5))
+            .tls_client_config(authority)
+            .require_tls(true);
+        Ok(options.connect(format!("tls://127.0.0.1:{}", forward(ip).await?)).await.is_ok())
+    }
+
+    async fn count_events(&self, subject: &str) -> Result<u64> {
+        let jetstream = async_nats::jetstream::new(self.nats_client().await?);
+        let stream = jetstream.get_stream(common::events::STREAM).await.context("open the stream of events")?;
+        let mut subjects = stream.info_with_subjects(subject).await.context("count the events")?;
+        let mut count = 0;
+        while let Some(found) = subjects.next().await {
+            count += u64::try_from(found?.1)?;
+        }
+        Ok(count)
+    }
+
+    /// A client of the reader.
     async fn nats_client(&self) -> Result<async_nats::Client> {
+        self.nats_client_of(READER).await
+    }
+
+    /// Address of NATS, and what a Secret says about a user of it.
+    async fn nats_server(&self, secret: &str) -> Result<(String, BTreeMap<String, String>)> {
         let pod = self.daemon_pods(NATS).await?.into_iter().find(is_ready).context("no NATS pod is ready")?;
         let ip = pod.status.and_then(|status| status.pod_ip).context("NATS has no address")?;
-        let reader = self.secret_texts(READER).await?;
-        let text = |key: &str| reader.get(key).cloned().with_context(|| format!("Secret {READER} has no {key}"));
+        Ok((ip, self.secret_texts(secret).await?))
+    }
+
+    /// A client of the user of a Secret. The certificate is valid for localhost, so that is where a forwarder listens.
+    async fn nats_client_of(&self, secret: &str) -> Result<async_nats::Client> {
+        let (ip, user) = self.nats_server(secret).await?;
+        let text = |key: &str| user.get(key).cloned().with_context(|| format!("Secret {secret} has no {key}"));
         let authority = tls_config(&text("ca.crt")?)?;
         let options = async_nats::ConnectOptions::with_user_and_password(text("user")?, text("password")?)
             .connection_timeout(Duration::from_secs(5))
@@ -87,6 +155,10 @@ impl Harness {
         let data = api.get(name).await.with_context(|| format!("get Secret {name}"))?.data.unwrap_or_default();
         Ok(data.into_iter().filter_map(|(key, value)| Some((key, String::from_utf8(value.0).ok()?))).collect())
     }
+}
+
+fn subject(cluster: &Cluster, kind: &str) -> String {
+    format!("{}.{}.{}.{kind}", common::events::SUBJECT_PREFIX, cluster.namespace, cluster.name)
 }
 
 fn tls_config(authority: &str) -> Result<rustls::ClientConfig> {

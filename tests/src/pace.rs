@@ -17,6 +17,16 @@ pub enum Look<T> {
 
 /// Looks until it is done. Errors of a look count as "not yet": an API server or a MySQL that is away comes back.
 pub async fn until<T>(what: &str, within: Duration, look: impl AsyncFn() -> Result<Look<T>>) -> Result<T> {
+    until_often(what, within, LOOK, look).await
+}
+
+/// As [`until`], with another rest between two looks.
+pub async fn until_often<T>(
+    what: &str,
+    within: Duration,
+    rest: Duration,
+    look: impl AsyncFn() -> Result<Look<T>>,
+) -> Result<T> {
     let started = Instant::now();
     loop {
         let seen = match look().await {
@@ -27,7 +37,7 @@ pub async fn until<T>(what: &str, within: Duration, look: impl AsyncFn() -> Resu
         if started.elapsed() > within {
             bail!("waited {within:?} for {what}; last seen: {seen}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(rest).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use common::mysql::Credentials;
 use mysql_async::{Conn, OptsBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For somebody who may be gone.
+const BRIEF: Duration = Duration::from_secs(2);
 
 /// Logs in without TLS over the classic protocol; the error that came of it. `None`: it was let in.
 ///
@@ -39,10 +41,27 @@ pub async fn classic(ip: &str, credentials: &Credentials) -> Result<Option<mysql
 /// # Errors
 /// When it cannot be reached.
 pub async fn http(ip: &str, port: u16) -> Result<Vec<u8>> {
-    let mut stream = timeout(TIMEOUT, TcpStream::connect((ip, port))).await.context("connect")??;
-    stream.write_all(b"GET /v1/state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    ask(ip, port, "/v1/state", TIMEOUT).await
+}
+
+/// Body of a page that is served without TLS: metrics of the daemons.
+///
+/// # Errors
+/// When it cannot be reached, or says anything but 200.
+pub async fn get(ip: &str, port: u16, path: &str) -> Result<String> {
+    let answer = ask(ip, port, path, BRIEF).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
+    ensure!(head.split(' ').nth(1) == Some("200"), "{path}: {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
+}
+
+async fn ask(ip: &str, port: u16, path: &str, within: Duration) -> Result<Vec<u8>> {
+    let mut stream = timeout(within, TcpStream::connect((ip, port))).await.context("connect")??;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     // A reset is a refusal like any other.
-    let _ = timeout(TIMEOUT, stream.read_to_end(&mut answer)).await.context("no end of the answer")?;
+    let _ = timeout(within, stream.read_to_end(&mut answer)).await.context("no end of the answer")?;
     Ok(answer)
 }

@@ -56,7 +56,7 @@ async fn on_scene(name: &str, test: impl AsyncFnOnce(&Scene) -> Result<()>) -> R
 }
 
 /// Turns a panic into an error, so that what was made is told about and removed.
-pub(crate) async fn guarded(test: impl Future<Output = Result<()>>) -> Result<()> {
+pub(crate) async fn guarded<T>(test: impl Future<Output = Result<T>>) -> Result<T> {
     match AssertUnwindSafe(test).catch_unwind().await {
         Ok(result) => result,
         Err(panic) => {

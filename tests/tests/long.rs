@@ -90,15 +90,26 @@ async fn long_twenty_clusters_at_once_become_ready_and_take_writes() -> Result<(
         seconds.sort_by(f64::total_cmp);
         scene.step(&format!("ready after {:?} to {:?} s", seconds.first(), seconds.last()));
         memory(scene).await?;
+        let mut primaries = Vec::new();
+        for cluster in &clusters {
+            primaries.push(cluster.status().await?.primary);
+        }
         let gentle = Options { writers: 1, rest: Duration::from_millis(200), ..Options::default() };
         let mut ledgers = Vec::new();
         for cluster in &clusters {
             ledgers.push(Ledger::start(cluster, gentle.clone()).await?);
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
-        for (cluster, ledger) in clusters.iter().zip(ledgers) {
+        for ((cluster, ledger), primary) in clusters.iter().zip(ledgers).zip(primaries) {
             ledger.finish().await?.expect_flawless(cluster).await?;
-            ensure!(cluster.status().await?.epoch() == 1, "the primary of {} changed without a fault", cluster.name);
+            let status = cluster.status().await?;
+            ensure!(
+                status.primary == primary && status.failovers.is_empty(),
+                "the primary of {} changed without a fault: {primary:?}, {:?}, failovers {:?}",
+                cluster.name,
+                status.primary,
+                status.failovers
+            );
         }
         Ok(())
     })

@@ -41,6 +41,8 @@ pub struct Entry {
     pub seq: u64,
     /// Unique for the row.
     pub uuid: String,
+    /// `server_id` of the server that was connected; 0: not known.
+    pub server: u32,
     /// When it was sent, since the start.
     pub sent: Duration,
     /// When the answer came, since the start.
@@ -65,6 +67,32 @@ impl Log {
     pub fn new(mut entries: Vec<Entry>, ended: Duration) -> Self {
         entries.sort_by_key(|entry| entry.answered);
         Self { entries, ended, started_at: None }
+    }
+
+    /// Takes in the entries of another log with the same zero of its clock.
+    pub fn merge(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.entries.sort_by_key(|entry| entry.answered);
+        self.ended = self.ended.max(other.ended);
+        self.started_at = self.started_at.or(other.started_at);
+    }
+
+    /// The first row that was acknowledged by another server than `old` after a moment: since then writes go on elsewhere.
+    pub fn first_elsewhere(&self, after: Duration, old: u32) -> Option<Duration> {
+        let elsewhere = |entry: &&Entry| entry.answered >= after && entry.server != old && entry.server != 0;
+        self.acknowledged().find(elsewhere).map(|entry| entry.answered)
+    }
+
+    /// The longest time without an acknowledgement to anybody between two moments, both of them included.
+    pub fn longest_gap_between(&self, from: Duration, to: Duration) -> Duration {
+        let inside = self.acknowledged().map(|entry| entry.answered).filter(|at| (from..=to).contains(at));
+        let mut last = from;
+        let mut longest = Duration::ZERO;
+        for at in inside.chain([to]) {
+            longest = longest.max(at.saturating_sub(last));
+            last = at;
+        }
+        longest
     }
 
     /// A time of this log by the clock on the wall.
@@ -131,7 +159,27 @@ mod tests {
 
     fn entry(answered: u64, outcome: Outcome) -> Entry {
         let answered = Duration::from_millis(answered);
-        Entry { writer: 0, seq: 0, uuid: String::new(), sent: Duration::ZERO, answered, outcome }
+        Entry { writer: 0, seq: 0, uuid: String::new(), server: 1, sent: Duration::ZERO, answered, outcome }
+    }
+
+    #[test]
+    fn gaps_between_two_moments_include_both() {
+        let at = Duration::from_millis;
+        let log = Log::new([10, 30, 90].map(|answered| entry(answered, Outcome::Ok)).to_vec(), at(200));
+        assert_eq!(log.longest_gap_between(at(20), at(95)), at(60));
+        assert_eq!(log.longest_gap_between(at(20), at(180)), at(90));
+        assert_eq!(log.longest_gap_between(at(40), at(80)), at(40));
+    }
+
+    #[test]
+    fn the_first_acknowledgement_elsewhere_is_after_the_fault_and_by_another_server() {
+        let at = Duration::from_millis;
+        let by = |server, answered| Entry { server, ..entry(answered, Outcome::Ok) };
+        let mut log = Log::new(vec![by(2, 5), by(1, 20), by(0, 25), by(3, 40)], at(50));
+        assert_eq!(log.first_elsewhere(at(10), 1), Some(at(40)));
+        assert_eq!(log.first_elsewhere(at(41), 1), None);
+        log.merge(Log::new(vec![by(2, 60)], at(70)));
+        assert_eq!((log.first_elsewhere(at(41), 1), log.ended), (Some(at(60)), at(70)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tests::{Cluster, Scene, run, spec};
 
 /// A roll-out pauses writes for planned changes of primary only; an outage would be longer than this. (How long the pauses
 /// are is measured by the benchmarks, not here.)
-const GAP: Duration = Duration::from_secs(10);
+const GAP: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn dynamic_settings_are_in_force_without_a_restart() -> Result<()> {

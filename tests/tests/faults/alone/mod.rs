@@ -1,0 +1,8 @@
+//! Rows that break what all clusters share: nextest runs them one at a time.
+
+mod control_plane;
+mod daemons;
+mod many;
+mod nats;
+mod nodes;
+mod steps;

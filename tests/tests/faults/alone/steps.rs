@@ -1,0 +1,78 @@
+//! A failover-d is killed, paused, or made to see an error between any two steps of a failover (F24): another one, or
+//! it itself after its restart, carries on from what is recorded.
+//!
+//! Points are named in `common::failpoint`. Each is armed in new pods of failover-d, in both of them: each dies there
+//! once. The folder in which they note what they have passed outlives their containers.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use common::names::daemon;
+use serde_json::json;
+use tests::faults::MYSQLD;
+use tests::trial::{Expect, Trial, row};
+
+/// Everything between the steps of a failover, in their order.
+const POINTS: [&str; 14] = [
+    "record.before.failover.fencing",
+    "record.after.failover.fencing",
+    "order.before.demote",
+    "order.before.fence",
+    "order.after.fence",
+    "record.before.failover.promoting",
+    "record.after.failover.promoting",
+    "order.before.promote",
+    "order.after.promote",
+    "order.before.follow",
+    "order.after.follow",
+    "route.before.*",
+    "record.before.failover.done",
+    "record.after.failover.done",
+];
+/// Where they note what they have passed.
+const FOLDER: &str = "/run/failpoints";
+/// Longest failover, a restart of both failover-d's in its middle.
+const LONGEST: Duration = Duration::from_secs(90);
+
+async fn arm(trial: &mut Trial, points: &str) -> Result<()> {
+    let template = json!({"spec": {
+        "containers": [{
+            "name": daemon::FAILOVER_D,
+            "env": [
+                {"name": "PELORUS_FAILPOINTS", "value": points},
+                {"name": "PELORUS_FAILPOINTS_DIR", "value": FOLDER},
+            ],
+            "volumeMounts": [{"name": "failpoints", "mountPath": FOLDER}],
+        }],
+        "volumes": [{"name": "failpoints", "emptyDir": {}}],
+    }});
+    trial.faults.change_daemon(daemon::FAILOVER_D, template).await
+}
+
+async fn at_each_point(trial: &mut Trial, action: &str) -> Result<Expect> {
+    for point in POINTS {
+        arm(trial, &format!("{point}={action}")).await?;
+        trial.whole().await?;
+        let old = trial.shop.primary().await?;
+        trial.kill(&old, MYSQLD).await?;
+        let seconds = trial.failed_over(LONGEST).await.with_context(|| format!("{point}={action}"))?;
+        trial.whole().await.with_context(|| format!("{point}={action}"))?;
+        trial.step(&format!("{point}={action}: {seconds:.3} s"));
+    }
+    Ok(Expect::changes(POINTS.len()).lines(&["failpoint", "a task panicked"]))
+}
+
+#[tokio::test]
+async fn f24_failover_d_killed_at_each_step() -> Result<()> {
+    row("F24", async |trial| at_each_point(trial, "kill").await).await
+}
+
+#[tokio::test]
+async fn f24_failover_d_paused_at_each_step() -> Result<()> {
+    row("F24", async |trial| at_each_point(trial, "pause(10s)").await).await
+}
+
+#[tokio::test]
+async fn f24_failover_d_sees_an_error_at_each_step() -> Result<()> {
+    row("F24", async |trial| at_each_point(trial, "error").await).await
+}
