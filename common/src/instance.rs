@@ -23,6 +23,7 @@
 //! A refusal is HTTP 409 (or 400, 403) with a [`Refusal`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -322,6 +323,9 @@ pub struct FollowOrder {
     pub source: String,
     /// DNS name of the source.
     pub source_host: String,
+    /// Its address, so that no DNS is needed; its certificate is checked for the name.
+    #[serde(default)]
+    pub source_address: Option<IpAddr>,
     /// Whether its acknowledgements count: semi-sync is switched on only for recorded ackers.
     pub acknowledges: bool,
     /// The source is not the primary yet, and may lack for a moment what this instance has. Then the order is refused

@@ -42,6 +42,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SECRET_TIMEOUT: Duration = Duration::from_secs(3);
 /// The client certificate is read again this often: it is renewed while we run.
 const SECRET_PACE: Duration = Duration::from_secs(300);
+/// What people see is written during an operation only when it takes longer than this.
+const REPORT_LATER: Duration = Duration::from_secs(2);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -290,7 +292,10 @@ impl Loop {
             self.follow_timeline(&seen);
             let plan = decide::decide(&seen);
             self.route(&plan, pods);
-            self.report(&seen, &plan, pods);
+            // Each write of the status makes the next compare-and-swap look again: an operation goes first.
+            if seen.record.operation.is_none() || seen.operation_age > REPORT_LATER {
+                self.report(&seen, &plan, pods);
+            }
             for (name, order) in &plan.orders {
                 self.give(name, order.clone());
             }

@@ -233,6 +233,7 @@ impl Memory {
         let mut instance = Instance {
             ordinal,
             host,
+            address: pods.get(name).and_then(|pod| pod.address),
             reachable,
             refused: tracker.refused,
             state: if reachable { tracker.state.clone() } else { None },

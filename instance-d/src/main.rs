@@ -12,6 +12,7 @@ mod data;
 mod decide;
 mod error;
 mod gate;
+mod hosts;
 mod instance;
 mod isolation;
 mod leave;
@@ -22,7 +23,7 @@ mod process;
 mod rewind;
 mod settings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -40,7 +41,12 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next();
     match (command.as_deref().and_then(|command| command.to_str()), arguments.next(), arguments.next()) {
-        (Some("install"), Some(path), None) => data::install(&PathBuf::from(path)).context("install"),
+        (Some("install"), Some(path), hosts) => {
+            if let Some(hosts) = hosts {
+                hosts::create(Path::new(&hosts)).context("make the hosts file")?;
+            }
+            data::install(&PathBuf::from(path)).context("install")
+        }
         (Some("run"), None, None) => {
             common::telemetry::init("instance-d")?;
             // Two threads: a blocked one (disk) must not hide the pulse. More would only cost memory.
@@ -51,7 +57,7 @@ fn main() -> anyhow::Result<()> {
                 .context("start the runtime")?
                 .block_on(run())
         }
-        _ => bail!("usage: instance-d install <path> | instance-d run"),
+        _ => bail!("usage: instance-d install <path> [<hosts file>] | instance-d run"),
     }
 }
 
@@ -79,6 +85,7 @@ async fn run() -> anyhow::Result<()> {
     tasks.spawn(observe::disk(Arc::clone(&instance)));
     tasks.spawn(observe::canary(Arc::clone(&instance)));
     tasks.spawn(observe::login_canary(Arc::clone(&instance)));
+    tasks.spawn(hosts::watch(Arc::clone(&instance)));
     tasks.spawn(isolation::watch(Arc::clone(&instance)));
     tasks.spawn(rewind::keep(Arc::clone(&instance)));
     tasks.spawn(certificates::watch(Arc::clone(&instance), tls));

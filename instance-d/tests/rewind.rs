@@ -360,6 +360,7 @@ async fn a_rewind_that_dies_at_any_step_is_seen_through() {
         move |state: &InstanceState| is_crashed(state) && state.problem.as_ref().is_some_and(|text| text.contains(says))
     };
     let ahead = FollowOrder {
+        source_address: None,
         epoch: 2,
         source: scene.name(1),
         source_host: scene.address(1).to_string(),

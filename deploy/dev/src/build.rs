@@ -101,12 +101,14 @@ fn tools_inputs() -> Inputs {
         .with("go.sum", include_str!("../go/tools/go.sum"))
 }
 
+/// The MySQL image's `/etc/nsswitch.conf`.
+const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+
 fn mysql_inputs() -> Inputs {
-    MYSQL_STRIPPED
-        .iter()
-        .fold(Inputs::default().with("packages", MYSQL_PACKAGES).with("suite", MYSQL_SUITE), |inputs, path| {
-            inputs.with("stripped", path)
-        })
+    MYSQL_STRIPPED.iter().fold(
+        Inputs::default().with("packages", MYSQL_PACKAGES).with("suite", MYSQL_SUITE).with("nsswitch", NSSWITCH),
+        |inputs, path| inputs.with("stripped", path),
+    )
 }
 
 /// Builds whatever the cache lacks.
@@ -246,6 +248,8 @@ fn mysql(cache: &Path) -> Result<PathBuf> {
             let master = command::read(&root.join(format!("usr/share/base-passwd/{name}.master")))?;
             command::write(&root.join("etc").join(name), format!("{master}{entry}"))?;
         }
+        // As in every MySQL image: a host is looked for in /etc/hosts first.
+        command::write(&root.join("etc/nsswitch.conf"), NSSWITCH)?;
         Ok(())
     })
 }

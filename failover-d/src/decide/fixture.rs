@@ -96,6 +96,7 @@ pub fn heard(state: InstanceState) -> Instance {
     Instance {
         ordinal,
         host: format!("{}.c.ns.svc", state.name),
+        address: None,
         reachable: true,
         refused: false,
         state: Some(state),

@@ -194,6 +194,8 @@ pub struct Instance {
     pub ordinal: u32,
     /// Its stable host name.
     pub host: String,
+    /// The address of its pod.
+    pub address: Option<std::net::IpAddr>,
     /// Whether a pod with an address exists.
     pub reachable: bool,
     /// Whether a fresh connection was refused, or the pod is gone: its processes are dead.
@@ -250,7 +252,9 @@ impl Instance {
         let Some(mysqld) = &state.mysqld else { return false };
         let following = matches!(&state.role, Role::Replica { source: of, .. } if of == source);
         let Some(replication) = &mysqld.replication else { return false };
+        // Its role is on disk before it is carried out.
         state.phase == Phase::Running
+            && state.in_force
             && following
             && replication.receiver == ReceiverState::Yes
             && replication.applier_running

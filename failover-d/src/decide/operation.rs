@@ -183,7 +183,8 @@ pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeS
 fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) -> FollowOrder {
     let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
     let ahead = seen.record.operation.as_ref().is_some_and(|operation| operation.phase == OperationPhase::Demoting);
-    FollowOrder { epoch, source: source.clone(), source_host, acknowledges, ahead }
+    let source_address = seen.instances.get(source).and_then(|instance| instance.address);
+    FollowOrder { epoch, source: source.clone(), source_host, source_address, acknowledges, ahead }
 }
 
 fn needs_follow(

@@ -17,6 +17,7 @@ use super::replication::{Channel, channel, executed, parse, set_acks, stop_recei
 use super::{Done, close};
 use crate::error::{Error, Result};
 use crate::gate::Pass;
+use crate::hosts;
 use crate::instance::{Hands, Instance, STATEMENT};
 use crate::rewind;
 
@@ -26,8 +27,10 @@ const CLOSE: Duration = Duration::from_millis(1500);
 const SOURCE_LOGIN: Duration = Duration::from_secs(3);
 /// Attempts to reach the source.
 const SOURCE_ATTEMPTS: u32 = 3;
-/// Between the two looks that condemn.
+/// From the first look to the last, which condemns.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
+/// Pace of looks in between: what the source is just receiving is there in a moment.
+const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// Longest CHANGE: it waits for the applier to rotate its logs.
 const CHANGE: Duration = Duration::from_secs(10);
 
@@ -36,6 +39,7 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         // This order says what the killed primary is now: a replica, if its history allows it.
         start(instance, order, pass).await?;
     }
+    hosts::point(instance, order.source_address.map(|address| (address, order.source_host.as_str())));
     let account = account::replication(instance.identity.ordinal);
     let credentials = instance.layout.credentials(&account)?;
     let mut hands = instance.hands().await?;
@@ -162,13 +166,16 @@ async fn nothing_errant(
     credentials: &Credentials,
 ) -> Result<()> {
     let mut source = connect(instance, order, credentials).await?;
-    let errant = difference(own, &mut source).await?;
-    if errant.is_empty() {
-        return Ok(());
+    let mut errant = difference(own, &mut source).await?;
+    let begun = Instant::now();
+    while !errant.is_empty() {
+        if begun.elapsed() > SECOND_LOOK {
+            return Err(Error::Errant { source_name: order.source.clone(), gtids: errant });
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        errant = difference(own, &mut source).await?.intersect(&errant);
     }
-    tokio::time::sleep(SECOND_LOOK).await;
-    let still = difference(own, &mut source).await?.intersect(&errant);
-    if still.is_empty() { Ok(()) } else { Err(Error::Errant { source_name: order.source.clone(), gtids: still }) }
+    Ok(())
 }
 
 /// Own sets first.
@@ -189,7 +196,7 @@ async fn held(source: &mut Session) -> Result<GtidSet> {
 
 async fn connect(instance: &Instance, order: &FollowOrder, credentials: &Credentials) -> Result<Session> {
     let endpoint = Endpoint::Tcp {
-        host: order.source_host.clone(),
+        host: order.source_address.map_or_else(|| order.source_host.clone(), |address| address.to_string()),
         port: instance.layout.port_mysql,
         tls: Tls { ca: Ca::File(instance.layout.tls.join("ca.crt")), server_name: order.source_host.clone() },
     };

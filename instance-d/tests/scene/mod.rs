@@ -342,6 +342,7 @@ impl Scene {
             epoch,
             source: self.name(source),
             source_host: self.address(source).to_string(),
+            source_address: None,
             acknowledges,
             ahead: false,
         };

@@ -103,7 +103,8 @@ fn options() -> Options {
         answer: Duration::from_millis(300),
         login: Duration::from_millis(100),
         spread: Duration::from_millis(15),
-        again: Duration::from_millis(3),
+        // As impatient as a pool may be: eight of these leave two cores something to fail over with.
+        again: Duration::from_millis(20),
         ..Options::impatient()
     }
 }

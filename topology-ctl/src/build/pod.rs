@@ -25,6 +25,8 @@ pub const VOLUME_DATA: &str = "data";
 pub const CONTAINERS: [&str; 2] = [names::CONTAINER_MYSQL, CONTAINER_INSTALL];
 /// The init container.
 const CONTAINER_INSTALL: &str = "install";
+/// File in the run directory that is the pod's `/etc/hosts`.
+const HOSTS: &str = "hosts";
 /// A hand-over, then a clean stop of mysqld with a large buffer pool.
 const GRACE_SECONDS: i64 = 120;
 
@@ -108,13 +110,13 @@ fn install(config: &Config) -> Value {
         "name": CONTAINER_INSTALL,
         "image": config.instance_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/instance-d", "install", format!("{DIR_BIN}/instance-d")],
+        "command": ["/instance-d", "install", format!("{DIR_BIN}/instance-d"), format!("{DIR_RUN}/{HOSTS}")],
         "resources": {
             "requests": {"cpu": "10m", "memory": "32Mi"},
             "limits": {"memory": "64Mi"},
         },
         "securityContext": container_security(),
-        "volumeMounts": [{"name": "bin", "mountPath": DIR_BIN}],
+        "volumeMounts": [{"name": "bin", "mountPath": DIR_BIN}, {"name": "run", "mountPath": DIR_RUN}],
     })
 }
 
@@ -154,6 +156,8 @@ fn mysql(spec: &MySQLClusterSpec) -> Result<Value, serde_json::Error> {
             mount_read_only("accounts", DIR_ACCOUNTS),
             mount_read_only("tls", DIR_TLS),
             mount("run", DIR_RUN),
+            // The replication source by its address: a failover waits for no DNS.
+            json!({"name": "run", "mountPath": "/etc/hosts", "subPath": HOSTS}),
             mount("tmp", "/tmp"),
         ],
     });
