@@ -104,8 +104,9 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
         }
         // Asked again after the first attempt ran out of its budget.
         (OrderKind::Demote, Role::Primary { .. }) => standing.order == Some(OrderKind::Demote),
+        // A demotion that was cut short: this goes on with it.
+        (OrderKind::Fence | OrderKind::Follow, Role::Primary { .. }) => standing.order == Some(OrderKind::Demote),
         (OrderKind::Fence | OrderKind::Demote | OrderKind::Promote, Role::Replica { .. })
-        | (OrderKind::Fence | OrderKind::Follow, Role::Primary { .. })
         | (OrderKind::Acks, Role::None | Role::Fenced | Role::Replica { .. }) => false,
     };
     if agrees {
@@ -207,6 +208,9 @@ mod tests {
             (primary(1), Some(Promote), Demote, Role::Fenced, conflict),
             (primary(1), Some(Demote), Demote, Role::Fenced, None),
             (primary(1), Some(Demote), Promote, primary(1), None),
+            (primary(1), Some(Demote), Follow, replica("db-1", true), None),
+            (primary(1), Some(Demote), Fence, Role::Fenced, None),
+            (primary(1), Some(Acks), Follow, replica("db-1", true), conflict),
             (primary(1), Some(Acks), Acks, primary(1), None),
             (primary(1), Some(Acks), Acks, primary(2), None),
             (primary(2), Some(Acks), Acks, primary(1), conflict),

@@ -108,7 +108,7 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
         reigns.iter().all(|reign| {
             let count = reign.ackers.iter().filter(|name| here(name)).count();
             count + reign.acks_needed as usize > reign.ackers.len()
-                || (reign.primary != *gone && phase(&reign.primary) == Some(Phase::Running))
+                || (reign.primary != *gone && speaks_for(seen, reign))
         })
     };
     if phase(gone) == Some(Phase::Crashed) && !enough(&[Phase::Running]) {
@@ -133,6 +133,15 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
         );
     }
     Some(begin(seen, gone, why))
+}
+
+/// The primary of a reign runs, on the data of that time: closed, its word will count.
+fn speaks_for(seen: &Observed, reign: &Reign) -> bool {
+    seen.instances.get(&reign.primary).is_some_and(|instance| {
+        instance.phase(&seen.wish) == Some(Phase::Running)
+            && reign.primary_data.is_some()
+            && instance.state.as_ref().is_some_and(|state| state.data_id == reign.primary_data)
+    })
 }
 
 /// The reigns that a failover now would have to prove: the recorded ones, and that of a candidate that may have opened.

@@ -195,7 +195,7 @@ fn needs_follow(
     source: &str,
     acknowledges: bool,
 ) -> bool {
-    if !instance.fresh(&seen.wish) || !instance.errant.is_empty() || seen.wish.fenced.contains(name) {
+    if !instance.fresh(&seen.wish) || seen.wish.fenced.contains(name) {
         return false;
     }
     let Some(state) = &instance.state else { return false };

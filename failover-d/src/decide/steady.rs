@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use common::instance::{AcksOrder, Phase, PromoteOrder, Role};
+use common::instance::{AcksOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
     Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, STRIKE_AFTER, acks_wanted,
@@ -267,7 +267,11 @@ pub fn still_struck(seen: &Observed, primary: &Name, instance: &Instance) -> Vec
 /// Cannot acknowledge by any order that was given before the recorded epoch.
 fn is_harmless(seen: &Observed, instance: &Instance) -> bool {
     let Some(state) = instance.state.as_ref().filter(|_| instance.fresh(&seen.wish)) else { return false };
+    let channel = state.mysqld.as_ref().and_then(|mysqld| mysqld.replication.as_ref());
+    // Promised is not done: a receiver that goes on connecting may still have its acknowledgements switched on.
+    let done = state.in_force || channel.is_none_or(|channel| channel.receiver == ReceiverState::No);
     state.promised >= seen.record.epoch
+        && done
         && match state.role {
             Role::Replica { acknowledges, .. } => !acknowledges,
             Role::None | Role::Fenced => true,

@@ -271,7 +271,6 @@ fn acker_with_a_foreign_write_does_not_stop_a_proof_that_stands_without_it() {
 /// The pod of the old primary dies while `super_read_only=ON` has not returned yet. Its promise is of the failover's
 /// epoch, its role is still that of a primary. Nothing raises the recorded epoch any more.
 #[test]
-#[ignore = "instance-d refuses to follow in the epoch of a demotion that was cut short: it stays out until the next epoch"]
 fn old_primary_that_died_while_it_was_demoted_can_follow() {
     let mut seen = healthy(3);
     seen.record.epoch = 2;
@@ -304,7 +303,6 @@ fn old_primary_that_died_while_it_was_demoted_can_follow() {
 /// c-0 reigned, and its volume is lost since: it was cloned anew. c-3 reigned after it, is not yet proven on its ackers,
 /// and died; c-2 lost its volume. No proof without c-3: the failover has gone back to it.
 #[test]
-#[ignore = "another's data counts as that of the reign: the failover is begun again and again instead of going back"]
 fn failover_that_went_back_is_not_begun_again_on_a_cloned_primarys_word() {
     let mut seen = five();
     let ackers: BTreeSet<Name> = ["c-1", "c-2", "c-4"].map(Name::from).into();
@@ -341,7 +339,6 @@ fn failover_that_went_back_is_not_begun_again_on_a_cloned_primarys_word() {
 /// c-1 was the primary and was stopped; crash recovery had committed what it alone holds. It is back, and runs. Only a
 /// follow order makes instance-d look, say so and save it, and only then topology-ctl gives it other data.
 #[test]
-#[ignore = "an errant instance that runs is never told to follow: it is never condemned, and never cloned"]
 fn errant_instance_that_runs_is_told_to_follow_so_that_it_is_condemned() {
     let mut seen = healthy(3);
     seen.record.ackers.remove("c-1");
@@ -356,7 +353,6 @@ fn errant_instance_that_runs_is_told_to_follow_so_that_it_is_condemned() {
 /// anything about it yet: the receiver goes on connecting, with acknowledgements switched on. Once it is let in, the
 /// primary counts it, and nobody has recorded it.
 #[test]
-#[ignore = "a promise not to acknowledge is taken for the deed: the account is unlocked before the receiver has stopped"]
 fn struck_acker_stays_locked_out_until_it_has_done_what_it_promised() {
     let mut seen = healthy(3);
     seen.record.epoch = 5;
