@@ -71,6 +71,7 @@ pub fn read(cluster: &MySQLCluster) -> Record {
             epoch: u64::try_from(operation.epoch).unwrap_or(0),
             from: operation.from,
             to: operation.to,
+            to_data: operation.to_data,
             phase: match operation.phase {
                 StatusPhase::Fencing => OperationPhase::Fencing,
                 StatusPhase::Demoting => OperationPhase::Demoting,
@@ -119,6 +120,7 @@ fn to_status(record: &Record, before: Option<&MySQLClusterStatus>, holder: &str)
                 epoch: i64::try_from(operation.epoch).unwrap_or(i64::MAX),
                 from: operation.from.clone(),
                 to: operation.to.clone(),
+                to_data: operation.to_data.clone(),
                 phase: match operation.phase {
                     OperationPhase::Fencing => StatusPhase::Fencing,
                     OperationPhase::Demoting => StatusPhase::Demoting,

@@ -102,10 +102,10 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
         (OrderKind::Acks, Role::Primary { acks_needed, .. }) => {
             matches!(&ask.role, Role::Primary { acks_needed: asked, .. } if asked >= acks_needed)
         }
-        // Asked again after the first attempt ran out of its budget.
-        (OrderKind::Demote, Role::Primary { .. }) => standing.order == Some(OrderKind::Demote),
-        // A demotion that was cut short: this goes on with it.
-        (OrderKind::Fence | OrderKind::Follow, Role::Primary { .. }) => standing.order == Some(OrderKind::Demote),
+        // A demotion that ran out of its budget, or was cut short, is asked for again or gone on with.
+        (OrderKind::Demote | OrderKind::Fence | OrderKind::Follow, Role::Primary { .. }) => {
+            standing.order == Some(OrderKind::Demote)
+        }
         (OrderKind::Fence | OrderKind::Demote | OrderKind::Promote, Role::Replica { .. })
         | (OrderKind::Acks, Role::None | Role::Fenced | Role::Replica { .. }) => false,
     };

@@ -186,6 +186,7 @@ impl Record {
                 "epoch": operation.epoch,
                 "from": operation.from,
                 "to": operation.to,
+                "toData": operation.to_data,
                 "phase": operation.phase,
                 "ackers": operation.ackers,
                 "acksNeeded": operation.acks_needed,
@@ -214,6 +215,9 @@ pub struct Operation {
     /// The next primary, from the moment it is elected; of a Reconfigure the acker that stops counting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Names the data of the next primary (`dataId`), as it was when that was elected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_data: Option<String>,
     /// How far it is.
     pub phase: OperationPhase,
     /// The recorded ackers once it is done.

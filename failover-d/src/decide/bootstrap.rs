@@ -76,6 +76,7 @@ pub fn start(seen: &Observed) -> Plan {
         epoch,
         from: None,
         to: Some((*to).clone()),
+        to_data: seen.data_of(to),
         phase: OperationPhase::Promoting,
         acks_needed: acks_wanted(wanted, ackers.len()),
         ackers,

@@ -38,6 +38,7 @@ pub fn fences(seen: &Observed) -> Option<Plan> {
                 epoch,
                 from: Some(name.clone()),
                 to: None,
+                to_data: None,
                 phase: OperationPhase::Demoting,
                 ackers: seen.record.ackers.clone(),
                 acks_needed: seen.record.acks_needed,
@@ -118,6 +119,7 @@ pub fn accept(seen: &Observed, operation: &Operation) -> Plan {
     let ackers: BTreeSet<Name> = held.iter().map(|(name, _)| (*name).clone()).filter(|name| name != *to).collect();
     let advanced = Operation {
         to: Some((*to).clone()),
+        to_data: seen.data_of(to),
         phase: OperationPhase::Promoting,
         acks_needed: super::acks_wanted(seen.wish.instances, ackers.len()),
         ackers,

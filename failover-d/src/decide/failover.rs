@@ -147,17 +147,16 @@ fn speaks_for(seen: &Observed, reign: &Reign) -> bool {
 /// The reigns that a failover now would have to prove: the recorded ones, and that of a candidate that may have opened.
 fn pending(seen: &Observed) -> Vec<Reign> {
     let mut reigns = seen.record.reigns();
-    reigns.extend(seen.record.operation.as_ref().and_then(|operation| begun(seen, operation)));
+    reigns.extend(seen.record.operation.as_ref().and_then(begun));
     reigns
 }
 
 /// The reign that an operation may have begun: its candidate is recorded, so it may have been promoted.
-fn begun(seen: &Observed, operation: &Operation) -> Option<Reign> {
+fn begun(operation: &Operation) -> Option<Reign> {
     let to = operation.to.as_ref().filter(|_| operation.phase == OperationPhase::Promoting)?;
-    let state = seen.instances.get(to).and_then(|instance| instance.state.as_ref());
     Some(Reign {
         primary: to.clone(),
-        primary_data: state.and_then(|state| state.data_id.clone()),
+        primary_data: operation.to_data.clone(),
         ackers: operation.ackers.clone(),
         acks_needed: operation.acks_needed,
     })
@@ -168,7 +167,7 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
     let mut ackers = seen.record.ackers.clone();
     let mut unproven = seen.record.unproven.clone();
     if let Some(before) = &seen.record.operation
-        && let Some(reign) = begun(seen, before)
+        && let Some(reign) = begun(before)
     {
         ackers.extend(before.ackers.iter().cloned());
         if !unproven.contains(&reign) {
@@ -181,6 +180,7 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
         epoch,
         from: Some(gone.clone()),
         to: None,
+        to_data: None,
         phase: OperationPhase::Fencing,
         acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
         ackers,
@@ -218,6 +218,7 @@ fn go_back(seen: &Observed, operation: &Operation) -> Plan {
         ackers.remove(to);
     }
     let advanced = Operation {
+        to_data: to.as_ref().and_then(|to| seen.data_of(to)),
         to,
         phase: OperationPhase::Promoting,
         acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
@@ -261,6 +262,7 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             }
             let advanced = Operation {
                 to: Some(to.clone()),
+                to_data: seen.data_of(to),
                 phase: OperationPhase::Promoting,
                 acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
                 ackers,
@@ -269,7 +271,9 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             let record = Record { operation: Some(advanced), ..seen.record.clone() };
             Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
         }
-        Proof::Missing { .. } if goes_back(seen, operation) => go_back(seen, operation),
+        Proof::Missing { .. } | Proof::Split | Proof::Broken(_) if goes_back(seen, operation) => {
+            go_back(seen, operation)
+        }
         Proof::Missing { .. } | Proof::Split if by_hand::accepts_loss(seen) => {
             Plan { orders, ..by_hand::accept(seen, operation) }
         }

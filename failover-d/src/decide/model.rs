@@ -33,6 +33,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The name of an instance's data, as last heard.
+    pub fn data_of(&self, name: &str) -> Option<String> {
+        self.instances.get(name)?.state.as_ref()?.data_id.clone()
+    }
+
     /// The ordinal of an instance, whether it is there or not: the number behind the last dash of its name.
     pub fn ordinal_of(&self, name: &str) -> Option<u32> {
         match self.instances.get(name) {
@@ -120,6 +125,8 @@ pub struct Operation {
     pub from: Option<Name>,
     /// Primary after; for [`Kind::Reconfigure`] the acker that is struck.
     pub to: Option<Name>,
+    /// Names the data of the primary after, as it was when that was chosen.
+    pub to_data: Option<String>,
     /// How far it has come.
     pub phase: OperationPhase,
     /// Ackers in force when it is done.

@@ -123,8 +123,13 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     let Some(to) = &operation.to else {
         return undo(seen, "the operation names no candidate".into());
     };
-    if let Some(plan) = failover::supersede(seen, Some(to)) {
-        return plan;
+    // A candidate that is lost, and that nothing can be proven without: it is waited for, and that is said.
+    let mut refused = None;
+    if let Some(plan) = failover::start(seen, to) {
+        if plan.record.is_some() {
+            return plan;
+        }
+        refused = plan.blocked;
     }
     let Some(instance) = seen.instances.get(to) else {
         return blocked("CandidateGone", format!("{to} was chosen and is not there; waiting for its pod"));
@@ -167,7 +172,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
         }),
     )];
     orders.extend(follow_orders(seen, operation.epoch, to, &operation.ackers));
-    Plan { orders, ..Plan::default() }
+    Plan { orders, blocked: refused, ..Plan::default() }
 }
 
 /// Follow orders for all instances but the source that need one; only `ackers` acknowledge.

@@ -148,6 +148,7 @@ fn strike_these(seen: &Observed, primary: &Name, struck: &BTreeSet<&Name>, why: 
         epoch,
         from: Some(primary.clone()),
         to: struck.first().map(|name| (*name).clone()),
+        to_data: None,
         phase: OperationPhase::Striking,
         ackers,
         acks_needed,

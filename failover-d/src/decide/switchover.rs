@@ -78,6 +78,7 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
         epoch,
         from: Some(primary.clone()),
         to: Some(to.clone()),
+        to_data: seen.data_of(to),
         phase: OperationPhase::Demoting,
         acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
         ackers,

@@ -255,7 +255,10 @@ fn promise(instance: &Instance, ask: &Ask) -> Result<()> {
             || (facts.opened && !stays_primary && ask.kind != OrderKind::Demote);
         // Who may acknowledge changes only when the locks are in place: until then the role is not in force.
         let moved = match (&role, &before.role) {
-            (Role::Replica { source, .. }, Role::Replica { source: old, .. }) => source != old,
+            (
+                Role::Replica { source, acknowledges },
+                Role::Replica { source: old_source, acknowledges: old_acknowledges },
+            ) => source != old_source || (*old_acknowledges && !acknowledges),
             (Role::Primary { .. }, Role::Primary { .. }) => ask.kind == OrderKind::Acks && role != before.role,
             (new, old) => std::mem::discriminant(new) != std::mem::discriminant(old),
         };

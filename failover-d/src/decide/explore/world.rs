@@ -182,6 +182,7 @@ impl Facts {
                 epoch: intent.epoch.into(),
                 from: intent.from.map(name),
                 to: intent.to.map(name),
+                to_data: intent.to.map(data),
                 phase: intent.phase,
                 ackers: names(intent.ackers),
                 acks_needed: intent.needed.into(),
