@@ -1,0 +1,330 @@
+//! Orders in small, and how an instance takes them: asked of the shipped rules, promised, begun.
+//!
+//! What follows a promise is carried out in steps (carry.rs), at once or between the steps of others.
+
+use common::client::Error;
+use common::instance::{
+    AcksOrder, DemoteOrder, FenceOrder, FollowOrder, InstanceState, Phase, PromoteOrder, Refusal, RefusalCode,
+};
+
+use super::super::fixture::fresh;
+use super::super::{Order, Outcome};
+use super::bounds::{Bounds, Sabotage};
+use super::instance_decide::{Ask, OrderKind, Standing, Verdict, accept};
+use super::server::{Duty, Place};
+use super::sets::{Bits, Epoch, Made, Set, each, name, number, one, small};
+use super::world::World;
+
+/// [`Order`] in small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Command {
+    Fence { epoch: Epoch },
+    Follow { epoch: Epoch, source: u8, acknowledges: bool, ahead: bool },
+    Promote { epoch: Epoch, needed: u8, ackers: Bits, proven: Option<Set> },
+    Acks { epoch: Epoch, needed: u8, struck: Bits },
+    Demote { epoch: Epoch, kill: bool },
+}
+
+/// An order that is being carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Doing {
+    pub(super) command: Command,
+    pub(super) at: At,
+    /// The controller that waits for the answer.
+    pub(super) by: u8,
+}
+
+/// What comes next of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum At {
+    /// mysqld is started, rewound where that is due.
+    Start,
+    /// An open primary is closed.
+    Close,
+    /// The receiver is stopped.
+    Stop,
+    /// Follow: is anything here that the source lacks? Promote: is everything applied? Acks: the locks.
+    Check,
+    /// What the order is about.
+    Last,
+}
+
+/// The answer to a fence or demote order, for one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reply {
+    Held { executed: Set, received: Set, data: u16, uuid: u16 },
+    Dead,
+    Refused,
+}
+
+impl Doing {
+    pub(super) fn closes(&self) -> bool {
+        self.at == At::Close && matches!(self.command.kind(), OrderKind::Demote | OrderKind::Fence | OrderKind::Follow)
+    }
+
+    /// Whether an order that overtakes ends it here. Not between the check and what rests on it.
+    fn can_be_overtaken(&self) -> bool {
+        match self.command.kind() {
+            OrderKind::Follow | OrderKind::Promote => self.at != At::Last,
+            OrderKind::Fence => self.at == At::Start,
+            OrderKind::Acks | OrderKind::Demote => false,
+        }
+    }
+}
+
+impl Command {
+    pub(super) fn epoch(&self) -> Epoch {
+        match *self {
+            Self::Fence { epoch }
+            | Self::Follow { epoch, .. }
+            | Self::Promote { epoch, .. }
+            | Self::Acks { epoch, .. }
+            | Self::Demote { epoch, .. } => epoch,
+        }
+    }
+
+    /// The same in another epoch.
+    pub(super) fn at(mut self, at: Epoch) -> Self {
+        match &mut self {
+            Self::Fence { epoch }
+            | Self::Follow { epoch, .. }
+            | Self::Promote { epoch, .. }
+            | Self::Acks { epoch, .. }
+            | Self::Demote { epoch, .. } => *epoch = at,
+        }
+        self
+    }
+
+    pub(super) fn kind(&self) -> OrderKind {
+        match self {
+            Self::Fence { .. } => OrderKind::Fence,
+            Self::Follow { .. } => OrderKind::Follow,
+            Self::Promote { .. } => OrderKind::Promote,
+            Self::Acks { .. } => OrderKind::Acks,
+            Self::Demote { .. } => OrderKind::Demote,
+        }
+    }
+
+    /// What it makes of an instance.
+    fn duty(&self, own: u8, everybody: Bits) -> Duty {
+        match *self {
+            Self::Fence { .. } | Self::Demote { .. } => Duty::Fenced,
+            Self::Follow { source, acknowledges, .. } => Duty::Replica { source, acknowledges },
+            Self::Promote { needed, ackers, .. } => Duty::Primary { needed, struck: everybody & !ackers & !one(own) },
+            Self::Acks { needed, struck, .. } => Duty::Primary { needed, struck },
+        }
+    }
+
+    /// A look changes nothing: whoever is not slow sees what is there.
+    pub(super) fn from(made: &[Made], order: &Order) -> Option<Self> {
+        Some(match order {
+            Order::Fence(order) => Self::Fence { epoch: order.epoch as Epoch },
+            Order::Follow(order) => Self::Follow {
+                epoch: order.epoch as Epoch,
+                source: number(&order.source),
+                acknowledges: order.acknowledges,
+                ahead: order.ahead,
+            },
+            Order::Promote(order) => Self::Promote {
+                epoch: order.epoch as Epoch,
+                needed: order.acks_needed as u8,
+                ackers: order.ackers.iter().fold(0, |out, ordinal| out | 1 << ordinal),
+                proven: order.proven.as_ref().map(|set| small(made, set)),
+            },
+            Order::Acks(order) => Self::Acks {
+                epoch: order.epoch as Epoch,
+                needed: order.acks_needed as u8,
+                struck: order.struck.iter().fold(0, |out, ordinal| out | 1 << ordinal),
+            },
+            Order::Demote(order) => Self::Demote { epoch: order.epoch as Epoch, kill: order.kill },
+            Order::Look => return None,
+        })
+    }
+
+    /// The order that an answer is read with.
+    fn order(&self) -> Order {
+        match *self {
+            Self::Fence { epoch } => Order::Fence(FenceOrder { epoch: epoch.into() }),
+            Self::Demote { epoch, kill } => Order::Demote(DemoteOrder { epoch: epoch.into(), budget_ms: 0, kill }),
+            Self::Follow { epoch, source, acknowledges, ahead } => Order::Follow(FollowOrder {
+                epoch: epoch.into(),
+                source: name(source),
+                source_host: String::new(),
+                source_address: None,
+                acknowledges,
+                ahead,
+            }),
+            Self::Promote { epoch, needed, ackers, .. } => Order::Promote(PromoteOrder {
+                epoch: epoch.into(),
+                acks_needed: needed.into(),
+                ackers: each(ackers).map(u32::from).collect(),
+                apply_timeout_ms: 0,
+                proven: None,
+            }),
+            Self::Acks { epoch, needed, struck } => Order::Acks(AcksOrder {
+                epoch: epoch.into(),
+                acks_needed: needed.into(),
+                struck: each(struck).map(u32::from).collect(),
+            }),
+        }
+    }
+}
+
+impl World {
+    /// Gives an order to an instance. Nothing happens when it does not arrive, or is refused.
+    pub(super) fn give(&mut self, by: u8, to: u8, command: Command, bounds: &Bounds) {
+        let this = &self.servers[to as usize];
+        if this.place == Place::Gone || this.data == 0 || self.is_deaf(by, to) {
+            return;
+        }
+        if this.doing.is_some_and(|doing| doing.command == command) {
+            return;
+        }
+        let everybody = self.everybody();
+        let duty = command.duty(to, everybody);
+        let (standing, ask) = (this.duty.role(), duty.role());
+        let verdict = accept(
+            &Standing { name: &name(to), epoch: this.promised.into(), role: &standing, order: this.order },
+            &Ask { kind: command.kind(), epoch: command.epoch().into(), role: ask },
+        );
+        if let Verdict::Refuse(code, message) = verdict {
+            let refusal = Refusal { code, message, promised: this.promised.into() };
+            self.answer(by, to, &command, &Err(Error::Refused(refusal)));
+            return;
+        }
+        if let Some(doing) = this.doing {
+            let overtakes = matches!(command.kind(), OrderKind::Fence | OrderKind::Demote);
+            if !overtakes || !doing.can_be_overtaken() {
+                return;
+            }
+            self.fail(to);
+        }
+        if command.kind() == OrderKind::Acks && !self.servers[to as usize].up() {
+            return;
+        }
+        self.promise(to, &command, duty);
+        let this = &mut self.servers[to as usize];
+        let runs = this.place == Place::Up;
+        let starts = match command.kind() {
+            OrderKind::Follow | OrderKind::Promote => true,
+            OrderKind::Fence => !this.unproven,
+            OrderKind::Acks | OrderKind::Demote => false,
+        };
+        if !runs && !starts {
+            self.answer_now(by, to, &command);
+            return;
+        }
+        if !runs {
+            this.failed = false;
+        }
+        this.doing = Some(Doing { command, at: if runs { At::Close } else { At::Start }, by });
+        if !runs {
+            self.answer_now(by, to, &command);
+        }
+        if !bounds.split {
+            self.see_through(to, bounds);
+        }
+    }
+
+    /// Carries an order out to its end.
+    pub(super) fn see_through(&mut self, server: u8, bounds: &Bounds) {
+        while self.servers[server as usize].doing.is_some() {
+            let before = self.servers[server as usize].doing;
+            self.proceed(server, true, bounds);
+            let this = &mut self.servers[server as usize];
+            if this.doing == before {
+                // It waits for what was received to be applied.
+                this.executed |= this.relay;
+                this.relay = 0;
+            }
+        }
+    }
+
+    /// As `promise` of instance-d writes it.
+    fn promise(&mut self, to: u8, command: &Command, asked: Duty) {
+        let this = &mut self.servers[to as usize];
+        let runs = this.place == Place::Up;
+        let kind = command.kind();
+        let (was_primary, stays_primary) = (this.duty.is_primary(), asked.is_primary());
+        let demoting = kind == OrderKind::Demote && was_primary && runs && this.opened;
+        let again = kind == OrderKind::Promote && this.opened && command.epoch() == this.promised;
+        let duty = if demoting || again { this.duty } else { asked };
+        this.unproven |= (was_primary && !runs) || (this.opened && !stays_primary && kind != OrderKind::Demote);
+        let moved = match (duty, this.duty) {
+            (
+                Duty::Replica { source, acknowledges },
+                Duty::Replica { source: old_source, acknowledges: old_acknowledges },
+            ) => source != old_source || (old_acknowledges && !acknowledges),
+            (Duty::Primary { .. }, Duty::Primary { .. }) => kind == OrderKind::Acks && duty != this.duty,
+            (new, old) => std::mem::discriminant(&new) != std::mem::discriminant(&old),
+        };
+        this.promised = command.epoch();
+        this.duty = duty;
+        this.order = Some(kind);
+        this.in_force &= !moved;
+        if this.opened && self.newest == Some(to) && matches!(kind, OrderKind::Acks | OrderKind::Promote) {
+            self.newest_epoch = self.newest_epoch.max(command.epoch());
+        }
+    }
+
+    /// The answer that an order gets with the state as it is now.
+    pub(super) fn answer_now(&mut self, by: u8, to: u8, command: &Command) {
+        if !matches!(command.kind(), OrderKind::Fence | OrderKind::Demote) {
+            self.hear_answer(by, to);
+            return;
+        }
+        let this = &self.servers[to as usize];
+        let mut state = fresh(&name(to));
+        state.phase = this.phase().unwrap_or(Phase::Crashed);
+        if !this.up() {
+            state.mysqld = None;
+        }
+        self.answer(by, to, command, &Ok(state));
+        self.hear_answer(by, to);
+    }
+
+    /// The answer `Busy` to a demotion that was given up.
+    pub(super) fn answer_busy(&mut self, by: u8, to: u8, command: &Command) {
+        let refusal = Refusal { code: RefusalCode::Busy, message: String::new(), promised: 0 };
+        self.answer(by, to, command, &Err(Error::Refused(refusal)));
+    }
+
+    /// What it means is the shipped judgement.
+    fn answer(&mut self, by: u8, to: u8, command: &Command, said: &Result<InstanceState, Error>) {
+        let this = &self.servers[to as usize];
+        let (executed, received, data, uuid) = (this.executed, this.received(), this.data, this.uuid);
+        let heard = !self.is_deaf(by, to);
+        let current = self.record_of(by).operation.as_ref().map(|intent| intent.epoch);
+        if !heard || current != Some(command.epoch()) {
+            return;
+        }
+        let Some(answer) = crate::order::outcome(&command.order(), said) else { return };
+        let reply = match answer.outcome {
+            Outcome::Held(_) => Reply::Held { executed, received, data, uuid },
+            Outcome::Dead => Reply::Dead,
+            Outcome::Refused(_) => Reply::Refused,
+        };
+        self.controllers[by as usize].answers[to as usize] = Some(reply);
+    }
+
+    /// An order that ends before its end: what it had begun stays as it is.
+    pub(super) fn fail(&mut self, server: u8) {
+        let this = &mut self.servers[server as usize];
+        let Some(doing) = this.doing.take() else { return };
+        match doing.command.kind() {
+            OrderKind::Fence | OrderKind::Follow => this.in_force = false,
+            OrderKind::Promote => this.in_force &= this.opened,
+            OrderKind::Acks | OrderKind::Demote => {}
+        }
+    }
+
+    /// The promise was only in memory.
+    pub(super) fn forget(&mut self, server: u8, sabotage: Sabotage) {
+        if sabotage == Sabotage::PromiseForgotten {
+            let this = &mut self.servers[server as usize];
+            this.promised = 0;
+            this.duty = Duty::None;
+            this.order = None;
+        }
+    }
+}
