@@ -84,6 +84,6 @@ fmt: ## Format.
 
 lint: deps generate-check ## Format, clippy, dependencies, generated files, charts.
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	$(TOOLS) cargo deny --offline check bans licenses sources
 	eval "$$($(DEVCLUSTER) env)" && helm lint --strict deploy/charts/pelorus-crds deploy/charts/pelorus

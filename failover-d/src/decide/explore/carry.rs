@@ -1,8 +1,9 @@
 //! Orders step by step, as instance-d carries them out: between two steps everything else may happen.
 
 use super::bounds::{Bounds, Sabotage};
+use super::command::Command;
 use super::instance_decide::OrderKind;
-use super::orders::{At, Command, Doing};
+use super::orders::{At, Doing};
 use super::server::{Duty, Place};
 use super::sets::{Set, has, lowest};
 use super::world::{Broken, World};
@@ -88,7 +89,7 @@ impl World {
     /// What a source has, if it answers: a locked account cannot ask.
     fn source_set(&self, server: u8, source: u8) -> Option<Set> {
         let from = &self.servers[source as usize];
-        let reached = from.up() && !has(from.locked, server) && !has(self.apart, server) && !has(self.apart, source);
+        let reached = from.up() && !has(from.locked, server) && self.reach(server, source);
         reached.then(|| from.received())
     }
 

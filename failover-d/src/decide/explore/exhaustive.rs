@@ -3,6 +3,8 @@
 use super::bounds::{Bounds, Mood, kind};
 use super::long;
 use super::model::Small;
+use super::scenes::reigns;
+use super::world::World;
 
 const PROMPT: &[Mood] = &[Mood::Prompt];
 const LATE: &[Mood] = &[Mood::Prompt, Mood::Late];
@@ -42,15 +44,45 @@ fn a_primary_that_is_taken_for_dead_and_lives() {
 #[test]
 fn a_second_controller_that_is_slow() {
     let kinds = kind::CRASH | kind::WARY;
-    let bounds = Bounds { faults: 1, kinds, moods: WARY, slow: 1, slow_steps: 4, writes: 1, ..Bounds::three() };
-    explore(bounds, 10, "a slow controller beside a prompt one");
+    let bounds = Bounds { faults: 1, kinds, moods: WARY, slow: 1, slow_steps: 5, writes: 1, ..Bounds::three() };
+    explore(bounds, 11, "a slow controller beside a prompt one");
+}
+
+/// Four instances, of which two have to acknowledge: strikes, and fewer acknowledgements.
+#[test]
+fn ackers_that_go_and_come_back() {
+    let kinds = kind::VANISH | kind::LOSE;
+    let bounds = Bounds { instances: 4, faults: 2, kinds, moods: LATE, writes: 1, epochs: 6, ..Bounds::three() };
+    explore_safety(bounds, 9, "four instances, of which two go");
+}
+
+/// One acker is left, and two others follow again: they are recorded, let in, and counted. One controller is slow.
+#[test]
+fn acknowledgements_that_are_raised() {
+    let bounds = Bounds {
+        instances: 4,
+        slow: 1,
+        slow_steps: 4,
+        faults: 1,
+        kinds: kind::CRASH,
+        writes: 1,
+        epochs: 9,
+        ..Bounds::three()
+    };
+    let mut world = World::new(&bounds);
+    reigns(&mut world, 0, 5, 0b0010, 1);
+    for server in 0..4 {
+        world.hear(1, server);
+    }
+    world.read(1);
+    Small::from(bounds, world).explore(depth(9), "acknowledgements that are raised");
 }
 
 #[test]
 fn steps_of_orders_between_those_of_others() {
     let bounds =
         Bounds { faults: 1, kinds: kind::CRASH | kind::WARY, moods: WARY, writes: 1, split: true, ..Bounds::three() };
-    explore(bounds, 21, "orders in steps");
+    explore(bounds, 23, "orders in steps");
 }
 
 #[test]

@@ -9,9 +9,10 @@ use common::instance::{Canary, InstanceState, MysqldState, ReceiverState, Replic
 use super::super::fixture::{fresh, wish};
 use super::super::{Answer, Instance, Observed, Outcome, Plan, decide, errant};
 use super::bounds::{Bounds, Mood};
+use super::command::Command;
 use super::facts::Facts;
 use super::heard::{Heard, Snap, View};
-use super::orders::{Command, Reply};
+use super::orders::Reply;
 use super::sabotage;
 use super::server::Duty;
 use super::sets::{Bits, Made, bits, data_name, gtids, has, name, names, number, uuid};

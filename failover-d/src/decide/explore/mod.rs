@@ -18,6 +18,8 @@
 //!   where the bounds say so, otherwise everything else happens between them.
 //! - **Replication** one transaction at a time: received, flushed, acknowledged where that is switched on and the account
 //!   is not locked; applied; committed when enough have acknowledged.
+//! - **A network that comes apart**: the fewer instances on one side reach each other, and no prompt controller. Each
+//!   controller may also be deaf to an instance by itself.
 //! - **Restarts**: mysqld dies, pods vanish and come back, leave cleanly or not. Recovery commits a tail when an order starts
 //!   mysqld, unless a follow order has cut it off, which takes a new server UUID. A transaction is its GTID: a number that is
 //!   handed out again shows.
@@ -56,6 +58,7 @@
 mod bounds;
 mod calm;
 mod carry;
+mod command;
 mod exhaustive;
 mod facts;
 mod faults;
@@ -68,9 +71,11 @@ mod instance_decide;
 mod mind;
 mod model;
 mod orders;
+mod possible;
 mod rules;
 mod sabotage;
 mod sabotaged;
+mod scenes;
 mod server;
 mod sets;
 mod steps;

@@ -2,13 +2,12 @@
 //! the sabotage nothing breaks within as many steps.
 
 use super::bounds::{Bounds, Mood, Sabotage, kind};
-use super::facts::{Facts, Rule};
+use super::command::Command;
+use super::facts::Rule;
 use super::model::Small;
-use super::orders::Command;
-use super::rules::NEEDED;
-use super::server::{Duty, Server};
-use super::sets::{Epoch, Made, Set, has, one};
-use super::walks;
+use super::scenes::{reigns, written};
+use super::server::Server;
+use super::sets::one;
 use super::world::{Letter, World};
 
 const LATE: &[Mood] = &[Mood::Prompt, Mood::Late];
@@ -17,44 +16,6 @@ const WARY: &[Mood] = &[Mood::Prompt, Mood::Wary];
 /// Bounds in which it shows.
 fn bounds(sabotage: Sabotage, faults: u16, kinds: u16) -> Bounds {
     Bounds { sabotage, faults, kinds, writes: 1, ..Bounds::three() }
-}
-
-/// A write of c-0, of which nobody else knows yet.
-fn written(world: &mut World) -> Set {
-    world.made.push(Made { uuid: 0, number: 1, acked: 0 });
-    1
-}
-
-/// `primary` was promoted in `epoch`; all others that are up follow it, and `ackers` are recorded.
-fn reigns(world: &mut World, primary: u8, epoch: Epoch, ackers: u8) {
-    let everybody = world.everybody();
-    let needed = world.count() / 2;
-    for index in 0..world.count() {
-        let server = &mut world.servers[index as usize];
-        if !server.up() {
-            continue;
-        }
-        server.promised = epoch;
-        let acknowledges = has(ackers, index);
-        let replica = Server {
-            duty: Duty::Replica { source: primary, acknowledges },
-            opened: false,
-            needed: 0,
-            source: Some(primary),
-            receiving: true,
-            applying: true,
-            acknowledges,
-            ..server.clone()
-        };
-        let struck = everybody & !ackers & !one(primary);
-        let duty = Duty::Primary { needed, struck };
-        let open =
-            Server { duty, opened: true, needed, locked: struck, source: None, acknowledges: false, ..replica.clone() };
-        *server = if index == primary { Server { receiving: false, applying: false, ..open } } else { replica };
-    }
-    let data = world.servers[primary as usize].data;
-    world.facts = Facts { epoch, primary: Some(primary), data, ackers, needed, unproven: Vec::new(), operation: None };
-    (world.newest_epoch, world.newest) = (epoch, Some(primary));
 }
 
 #[test]
@@ -88,14 +49,18 @@ fn counting_a_primarys_word_on_other_data_shows() {
     world.servers[2].executed = world.told;
     world.servers[0] = Server { promised: 2, in_force: true, offline: false, ..Server::new(world.datas, world.uuids) };
     (world.datas, world.uuids) = (world.datas + 1, world.uuids + 1);
-    reigns(&mut world, 2, 2, 0b010);
+    reigns(&mut world, 2, 2, 0b010, 1);
     world.facts.unproven = vec![Rule { primary: 0, data: 1, ackers: 0b110, needed: 1 }];
     Small::from(bounds, world).shows(12);
 }
 
+/// A controller last heard of c-0 when it waited for two acknowledgements. Now it waits for one.
 #[test]
 fn believing_a_state_of_long_ago_shows() {
-    walks::shows(Sabotage::StaleBelieved, &[NEEDED]);
+    let bounds = Bounds { instances: 4, slow: 1, slow_steps: 3, epochs: 11, ..bounds(Sabotage::StaleBelieved, 0, 0) };
+    let mut world = World::new(&bounds);
+    reigns(&mut world, 0, 9, 0b1110, 1);
+    Small::from(bounds, world).shows(6);
 }
 
 /// c-2 has acknowledged a write, which is about to be committed; c-1 has not received it.
@@ -135,7 +100,7 @@ fn keeping_the_uuid_of_a_rewound_server_shows() {
     world.servers[1].relay = write;
     world.crash(0);
     world.suffer(super::steps::Fault::Vanish { server: 1 }, &bounds);
-    reigns(&mut world, 2, 2, 0b11010);
+    reigns(&mut world, 2, 2, 0b11010, 2);
     Small::from(bounds, world).shows(14);
 }
 

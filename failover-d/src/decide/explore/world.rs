@@ -1,9 +1,9 @@
 //! The world: instances, what is recorded, who decides, and what clients were told.
 
 use super::bounds::Bounds;
+use super::command::Command;
 use super::facts::{Facts, Hope};
 use super::heard::Controller;
-use super::orders::Command;
 use super::server::{Duty, Place, Server};
 use super::sets::{Bits, Epoch, Made, Set, has, lowest, one};
 
@@ -42,7 +42,7 @@ pub(super) struct World {
     pub(super) controllers: Vec<Controller>,
     pub(super) made: Vec<Made>,
     pub(super) letters: Vec<Letter>,
-    /// Instances that no other instance reaches.
+    /// Instances on the other side of a network that has come apart: the fewer. Who decides hears none of them.
     pub(super) apart: Bits,
     /// What clients were told is committed, or could read on a primary.
     pub(super) told: Set,
@@ -91,7 +91,7 @@ impl World {
         let controllers = (0..bounds.prompt + bounds.slow)
             .map(|index| Controller::new(count, (index >= bounds.prompt).then(|| (facts.clone(), hope.clone()))))
             .collect();
-        Self {
+        let mut world = Self {
             hope,
             servers: (0..count).map(server).collect(),
             controllers,
@@ -107,7 +107,14 @@ impl World {
             slow_steps: 0,
             broken: None,
             facts,
+        };
+        // A slow one has heard everybody, once.
+        for controller in bounds.prompt..bounds.prompt + bounds.slow {
+            for server in 0..count {
+                world.hear(controller, server);
+            }
         }
+        world
     }
 
     pub(super) fn count(&self) -> u8 {
@@ -182,13 +189,17 @@ impl World {
         }
     }
 
+    /// Whether two instances are on the same side.
+    pub(super) fn reach(&self, one: u8, other: u8) -> bool {
+        has(self.apart, one) == has(self.apart, other)
+    }
+
     /// The source that a replica is connected to now.
     pub(super) fn connected(&self, server: u8) -> Option<u8> {
         let this = &self.servers[server as usize];
         let source = this.source.filter(|_| this.up() && this.receiving)?;
         let from = &self.servers[source as usize];
-        let apart = has(self.apart, server) || has(self.apart, source);
-        (from.up() && !apart && !has(from.locked, server)).then_some(source)
+        (from.up() && self.reach(server, source) && !has(from.locked, server)).then_some(source)
     }
 
     /// What comes next from the source, or is still to be acknowledged to it.
