@@ -306,11 +306,15 @@ pub struct CloneOrder {
 }
 
 /// Promise the epoch, stop the receiver for sure, start the applier, and answer with what was received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FenceOrder {
     /// The epoch to promise.
     pub epoch: Epoch,
+    /// Start mysqld even where that commits a tail that nobody acknowledged, and that could not be rewound any more: its
+    /// word is needed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start: bool,
 }
 
 /// Replicate from `source`. Starts mysqld first where it is down, rewinding when the old history demands it.

@@ -120,7 +120,8 @@ impl Memory {
     /// Each state of the primary is held against what the replicas had said before it, and a replica is condemned only
     /// for what a later state of the primary still lacks.
     fn look_for_errants(&mut self, primary: &Name) {
-        let Some(state) = self.trackers.get(primary).and_then(|tracker| tracker.state.clone()) else { return };
+        let state = self.trackers.get(primary).and_then(|tracker| tracker.state.clone());
+        let Some(state) = state.filter(decide::is_open) else { return };
         for (name, tracker) in &mut self.trackers {
             let Some(replica) = tracker.state.as_ref().filter(|_| name != primary) else { continue };
             let foreign = decide::errant(replica, &state);

@@ -37,7 +37,7 @@ async fn a_leaving_primary_hands_over_and_goes() {
     admin.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
     let old = scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 2000, kill: false }, CALL).await.unwrap();
     assert!(admin.exec("INSERT INTO t.`rows` VALUES (3)", SQL).await.is_err(), "its session was ended");
-    scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
     let new = scene.promote(1, 2, 0, &[0]).await.unwrap();
     assert_eq!(new.mysqld.unwrap().executed, old.mysqld.unwrap().executed);
     scene.follow(0, 2, 1, false).await.unwrap();

@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_secs(2);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promise_outlives_the_process_and_refuses_older_epochs() {
     let mut scene = Scene::cluster(2, 1).await;
-    scene.failover(1).fence(&FenceOrder { epoch: 7 }, CALL).await.unwrap();
+    scene.failover(1).fence(&FenceOrder { epoch: 7, start: false }, CALL).await.unwrap();
     assert_eq!(refused(scene.follow(1, 6, 0, true).await).0, RefusalCode::EpochTooLow);
     scene.power_off(1);
     scene.start(1);
@@ -32,7 +32,7 @@ async fn a_fence_stops_the_receiver_and_answers_with_what_was_received() {
     let scene = Scene::cluster(2, 1).await;
     let mut admin = scene.make_table(0).await;
     admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
-    let state = scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    let state = scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
     assert!(state.in_force);
     assert_eq!((state.promised, &state.role), (2, &Role::Fenced));
     let mysqld = state.mysqld.unwrap();
@@ -64,7 +64,7 @@ async fn a_frozen_primary_is_seen_and_receivers_stop_all_the_same() {
     let mut admin = scene.make_table(0).await;
     // The primary is frozen: receivers stop all the same, in time.
     scene.signal_mysqld(0, Signal::SIGSTOP);
-    let state = scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    let state = scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
     assert_eq!(state.mysqld.unwrap().replication.unwrap().receiver, ReceiverState::No);
     let state = scene.until(0, "hung", |state| {
         state.canary.is_some_and(|canary| canary.session_age_ms > 1500 && canary.login_age_ms > 1500)
@@ -128,7 +128,7 @@ async fn demotion_without_ackers_never_answers_ok() {
     assert!(answer.is_err() && answer.unwrap_err().code().is_none(), "no answer at all");
 
     // Fencing it does not start it: its start would commit the tail.
-    let state = scene.failover(0).fence(&FenceOrder { epoch: 4 }, CALL).await.unwrap();
+    let state = scene.failover(0).fence(&FenceOrder { epoch: 4, start: false }, CALL).await.unwrap();
     assert_eq!((state.phase, state.promised), (Phase::Crashed, 4));
 }
 
@@ -182,7 +182,7 @@ async fn errant_transactions_are_named_and_not_followed() {
     scene.make_table(0).await;
     let mut local = scene.local(1).await;
     let foreign = "11111111-2222-3333-4444-555555555555:1";
-    scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
     for sql in [
         format!("SET SESSION gtid_next='{foreign}'"),
         "BEGIN".into(),
@@ -232,7 +232,7 @@ async fn half_a_transaction_does_not_hold_up_a_promotion() {
         std::thread::sleep(Duration::from_millis(1));
     }
     scene.signal_mysqld(0, Signal::SIGSTOP);
-    let state = scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    let state = scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
     assert!(relay() < before + 240_000_000, "only a part was received");
     let begun = std::time::Instant::now();
     let opened = scene.promote(1, 2, 0, &[]).await.unwrap();
@@ -275,4 +275,28 @@ async fn a_replica_sent_ahead_to_the_candidate_acknowledges_from_the_first_write
     scene.until_value(2, "SELECT COUNT(*) FROM t.`rows`", "2").await;
     scene.follow(0, 4, 1, true).await.unwrap();
     scene.until_value(0, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crashed_primary_is_started_by_a_fence_only_when_its_word_is_needed() {
+    let mut scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    let held = scene.value(0, "SELECT @@gtid_executed").await;
+    scene.power_off(0);
+    scene.start(0);
+    scene.until(0, "crashed", |state| state.phase == Phase::Crashed).await;
+    let state = scene.failover(0).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    assert_eq!((state.phase, state.promised, state.tail_unproven), (Phase::Crashed, 2, true));
+    let state = scene.failover(0).fence(&FenceOrder { epoch: 2, start: true }, CALL).await.unwrap();
+    assert_eq!(state.phase, Phase::Starting);
+    scene.until(0, "up and closed", |state| state.phase == Phase::Running && state.in_force).await;
+    let state = scene.failover(0).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    let mysqld = state.mysqld.as_ref().unwrap();
+    assert!(mysqld.super_read_only && state.tail_unproven);
+    assert!(
+        held.parse::<common::gtid::GtidSet>().unwrap().is_subset(&mysqld.received),
+        "{held} in {}",
+        mysqld.received
+    );
 }

@@ -204,7 +204,7 @@ async fn everything_is_encrypted_and_certificates_are_reloaded() {
     let stranger = scene.client_as(0, "db-0/tls");
     let (code, _) = refused(stranger.state(CALL).await);
     assert_eq!(code, RefusalCode::Forbidden);
-    let (code, _) = refused(scene.topology(0).fence(&FenceOrder { epoch: 9 }, CALL).await);
+    let (code, _) = refused(scene.topology(0).fence(&FenceOrder { epoch: 9, start: false }, CALL).await);
     assert_eq!(code, RefusalCode::Forbidden, "role orders are for failover-d");
 
     // A new certificate is taken into use.

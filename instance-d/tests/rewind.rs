@@ -31,8 +31,8 @@ fn is_crashed(state: &InstanceState) -> bool {
 /// The receivers stop, that of instance 1 last, so that it holds everything that was acknowledged. From then on nobody
 /// acknowledges.
 async fn elect(scene: &Scene) {
-    scene.failover(2).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
-    scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    scene.failover(2).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
 }
 
 /// Instance 0 is killed with what it has; 1 takes over, 2 follows it.
@@ -148,7 +148,7 @@ async fn replaced(scene: &mut Scene) {
 }
 
 async fn hold_still(scene: &Scene) {
-    scene.failover(1).fence(&FenceOrder { epoch: 2 }, CALL).await.unwrap();
+    scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
 }
 
 /// Both hold the same.
@@ -425,7 +425,7 @@ async fn a_half_rewound_instance_that_is_promoted_is_cut_first() {
     scene.start(0);
     scene.until(0, "crashed", is_crashed).await;
     // A fence does not start it, a promotion carries the cut out and still wants the rest proven.
-    let fenced = scene.failover(0).fence(&FenceOrder { epoch: 3 }, CALL).await.unwrap();
+    let fenced = scene.failover(0).fence(&FenceOrder { epoch: 3, start: false }, CALL).await.unwrap();
     assert_eq!(fenced.phase, Phase::Crashed);
     let order = |proven| PromoteOrder { epoch: 3, acks_needed: 1, ackers: vec![1], apply_timeout_ms: 10_000, proven };
     scene.failover(0).promote(&order(None), CALL).await.unwrap();

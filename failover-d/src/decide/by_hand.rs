@@ -51,7 +51,7 @@ pub fn fences(seen: &Observed) -> Option<Plan> {
             let record = Record { epoch: next_epoch(seen), ..seen.record.clone() };
             return Some(Plan { record: Some(record), why, ..Plan::default() });
         }
-        orders.push((name.clone(), Order::Fence(FenceOrder { epoch: seen.record.epoch })));
+        orders.push((name.clone(), Order::Fence(FenceOrder { epoch: seen.record.epoch, start: false })));
     }
     (!orders.is_empty()).then(|| Plan { orders, ..Plan::default() })
 }

@@ -7,15 +7,19 @@ use common::names::ANNOTATION_ACCEPT_LOSS;
 
 use super::proof::{Proof, prove};
 use super::{
-    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, Reign, acks_wanted, by_hand, claim,
-    next_epoch, operation_id,
+    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, Reign, acks_wanted,
+    by_hand, claim, next_epoch, operation_id,
 };
 
 /// Budget of `super_read_only=ON` on the old primary before its mysqld is killed. Its answer is welcome, never needed.
 const DEMOTE_BUDGET_MS: u64 = 200;
 
-/// So long a failover asks for a proof before it goes back to the instance that failed, if that is here and down.
+/// So long a failover asks for a proof before it goes back to the instance that failed, or has a former primary started
+/// for its word, if that is here and down.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So long an instance that a failover went back to is started again and again before another failover is begun.
+const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How it is known that the primary is gone.
 fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
@@ -107,15 +111,15 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
         let here = |name: &Name| name != gone && phase(name).is_some_and(|phase| phases.contains(&phase));
         reigns.iter().all(|reign| {
             let count = reign.ackers.iter().filter(|name| here(name)).count();
-            count + reign.acks_needed as usize > reign.ackers.len()
-                || (reign.primary != *gone && speaks_for(seen, reign))
+            count + reign.acks_needed as usize > reign.ackers.len() || (here(&reign.primary) && keeps_data(seen, reign))
         })
     };
     if phase(gone) == Some(Phase::Crashed) && !enough(&[Phase::Running]) {
         // It holds everything itself and is here: it starts again in place.
         return None;
     }
-    // Ackers whose mysqld is down after an unclean stop are started by the fence order.
+    // Ackers whose mysqld is down after an unclean stop are started by the fence order, former primaries when it comes to
+    // that.
     let anybody = || {
         seen.instances.keys().any(|name| {
             name != gone && phase(name).is_some_and(|phase| matches!(phase, Phase::Running | Phase::Crashed))
@@ -135,13 +139,9 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
     Some(begin(seen, gone, why))
 }
 
-/// The primary of a reign runs, on the data of that time: closed, its word will count.
-fn speaks_for(seen: &Observed, reign: &Reign) -> bool {
-    seen.instances.get(&reign.primary).is_some_and(|instance| {
-        instance.phase(&seen.wish) == Some(Phase::Running)
-            && reign.primary_data.is_some()
-            && instance.state.as_ref().is_some_and(|state| state.data_id == reign.primary_data)
-    })
+/// The primary of a reign is on the data of that time: closed, its word counts.
+fn keeps_data(seen: &Observed, reign: &Reign) -> bool {
+    reign.primary_data.is_some() && seen.data_of(&reign.primary) == reign.primary_data
 }
 
 /// The reigns that a failover now would have to prove: the recorded ones, and that of a candidate that may have opened.
@@ -210,6 +210,21 @@ fn goes_back(seen: &Observed, operation: &Operation) -> bool {
         && state.is_some_and(|state| state.phase == Phase::Crashed && data.is_some_and(|data| state.data_id == data))
 }
 
+/// Whether the failover has gone back to the instance that failed, and that is not up yet: being down is no reason to
+/// begin another.
+pub fn is_returning(seen: &Observed, operation: &Operation) -> bool {
+    let Some(to) = operation.to.as_ref().filter(|to| operation.from.as_ref() == Some(to)) else { return false };
+    let down = seen.instances.get(to).and_then(|instance| instance.phase(&seen.wish)) == Some(Phase::Crashed);
+    down && operation.to_data.is_some() && seen.data_of(to) == operation.to_data && seen.operation_age < RETURN_PATIENCE
+}
+
+/// The former primary whose word a proof needs, when it is here and down.
+fn silent_witness(seen: &Observed, reign: &Reign) -> Option<Name> {
+    let down = seen.instances.get(&reign.primary)?.phase(&seen.wish) == Some(Phase::Crashed);
+    let asked = down && keeps_data(seen, reign) && seen.operation_age > PATIENCE;
+    (asked && !seen.wish.fenced.contains(&reign.primary)).then(|| reign.primary.clone())
+}
+
 /// The instance that failed is started in place: it opens when enough of its ackers hold what it has.
 fn go_back(seen: &Observed, operation: &Operation) -> Plan {
     let to = operation.from.clone();
@@ -239,7 +254,12 @@ fn way_out(seen: &Observed) -> String {
 
 /// Collect promises and received sets, then choose.
 pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
-    let unanswered = |name: &Name| seen.answers.get(name).is_none_or(|answer| answer.epoch != operation.epoch);
+    let phase = |name: &Name| seen.instances.get(name).and_then(|instance| instance.phase(&seen.wish));
+    let unanswered = |name: &Name| match seen.answers.get(name).filter(|answer| answer.epoch == operation.epoch) {
+        None => true,
+        // It was down, and is up by now.
+        Some(answer) => matches!(answer.outcome, Outcome::Dead) && phase(name) == Some(Phase::Running),
+    };
     let mut orders = Vec::new();
     for (name, instance) in &seen.instances {
         if instance.refused || !unanswered(name) {
@@ -249,7 +269,7 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             let order = DemoteOrder { epoch: operation.epoch, budget_ms: DEMOTE_BUDGET_MS, kill: true };
             orders.push((name.clone(), Order::Demote(order)));
         } else if matches!(instance.phase(&seen.wish), Some(Phase::Running | Phase::Crashed)) {
-            orders.push((name.clone(), Order::Fence(FenceOrder { epoch: operation.epoch })));
+            orders.push((name.clone(), Order::Fence(FenceOrder { epoch: operation.epoch, start: false })));
         }
     }
     match prove(seen, operation.epoch) {
@@ -271,14 +291,22 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             let record = Record { operation: Some(advanced), ..seen.record.clone() };
             Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
         }
-        Proof::Missing { .. } | Proof::Split | Proof::Broken(_) if goes_back(seen, operation) => {
+        Proof::Missing { .. } | Proof::Split | Proof::Unfit(..) if goes_back(seen, operation) => {
             go_back(seen, operation)
         }
         Proof::Missing { .. } | Proof::Split if by_hand::accepts_loss(seen) => {
             Plan { orders, ..by_hand::accept(seen, operation) }
         }
         Proof::Missing { reign, fenced } => Plan {
-            orders,
+            orders: match silent_witness(seen, &reign) {
+                None => orders,
+                Some(name) => {
+                    orders.retain(|(to, _)| *to != name);
+                    let order = FenceOrder { epoch: operation.epoch, start: true };
+                    orders.push((name, Order::Fence(order)));
+                    orders
+                }
+            },
             blocked: Some(Blocked {
                 reason: "QuorumNotProvable",
                 message: format!(
@@ -293,13 +321,11 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             }),
             ..Plan::default()
         },
-        Proof::Broken(name) => Plan {
+        Proof::Unfit(name, why) => Plan {
             orders,
             blocked: Some(Blocked {
-                reason: "CandidateBroken",
-                message: format!(
-                    "only {name} holds everything, and its applier is broken: repair it, or bring another instance back"
-                ),
+                reason: why.reason(),
+                message: format!("only {name} holds everything, and {}", why.remedy()),
             }),
             ..Plan::default()
         },

@@ -29,7 +29,7 @@ mod tests;
 
 pub use model::{
     Answer, Blocked, Instance, Kind, Loss, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record,
-    Reign, Routes, Wish,
+    Reign, Routes, Wish, is_open,
 };
 pub use proof::errant;
 pub use routes::ready_instances;

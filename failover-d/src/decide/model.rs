@@ -240,14 +240,7 @@ impl Instance {
 
     /// Takes writes, by its own account.
     pub fn serves_as_primary(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| {
-            state.phase == Phase::Running
-                && matches!(state.role, Role::Primary { .. })
-                && state
-                    .mysqld
-                    .as_ref()
-                    .is_some_and(|mysqld| !mysqld.super_read_only && !mysqld.read_only && !mysqld.offline)
-        })
+        self.state.as_ref().is_some_and(is_open)
     }
 
     /// Follows `source` and misses nothing that it would need to be promoted or to acknowledge.
@@ -326,6 +319,13 @@ impl Instance {
     pub fn leaving(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.leaving)
     }
+}
+
+/// Takes writes, by its own account.
+pub fn is_open(state: &InstanceState) -> bool {
+    state.phase == Phase::Running
+        && matches!(state.role, Role::Primary { .. })
+        && state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.super_read_only && !mysqld.read_only && !mysqld.offline)
 }
 
 /// The applier has stopped with an error before all that was received was applied.

@@ -125,7 +125,9 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     };
     // A candidate that is lost, and that nothing can be proven without: it is waited for, and that is said.
     let mut refused = None;
-    if let Some(plan) = failover::start(seen, to) {
+    if !failover::is_returning(seen, operation)
+        && let Some(plan) = failover::start(seen, to)
+    {
         if plan.record.is_some() {
             return plan;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use common::gtid::GtidSet;
-use common::instance::InstanceState;
+use common::instance::{InstanceState, Phase};
 
 use super::model::cannot_apply;
 use super::{Instance, Name, Observed, Outcome, Reign};
@@ -11,7 +11,8 @@ use super::{Instance, Name, Observed, Outcome, Reign};
 /// GTIDs of `replica` that the primary cannot be about to commit: received there, not executed here, and not from the
 /// primary's own server UUID (a replica receives before the primary commits in its engine, AFTER_SYNC).
 ///
-/// The caller reads the replica's set before the primary's and looks twice before it condemns (TRAPS: false errants).
+/// The caller reads the replica's set before the primary's, looks twice before it condemns (TRAPS: false errants), and
+/// asks only a primary that is open: after a closed one others may hold writes of its successor, before that is recorded.
 pub fn errant(replica: &InstanceState, primary: &InstanceState) -> GtidSet {
     let (Some(replica), Some(primary)) = (&replica.mysqld, &primary.mysqld) else { return GtidSet::default() };
     let foreign = replica.received.subtract(&primary.executed);
@@ -49,8 +50,35 @@ pub enum Proof<'a> {
     },
     /// Those whose word is needed hold different transactions and none holds all.
     Split,
-    /// Only this one holds all, and its applier is broken.
-    Broken(&'a Name),
+    /// Only this one holds all, and it cannot be promoted.
+    Unfit(&'a Name, Unfit),
+}
+
+/// Why who holds everything cannot be promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfit {
+    /// Its applier is broken.
+    Broken,
+    /// It has answered, and is gone by now.
+    Gone,
+}
+
+impl Unfit {
+    /// For the condition.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Broken => "CandidateBroken",
+            Self::Gone => "CandidateGone",
+        }
+    }
+
+    /// What it is, and what helps.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Broken => "its applier is broken: repair it, or bring another instance back",
+            Self::Gone => "it has gone away since it said so: it is waited for, or for another instance",
+        }
+    }
 }
 
 /// Every acknowledged write is on the primary that acknowledged it, and on `acks_needed` of its ackers. So a candidate
@@ -63,9 +91,13 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
         let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
         let Outcome::Held(state) = &answer.outcome else { return None };
         let received = &state.mysqld.as_ref()?.received;
-        let high_water = &seen.instances.get(name)?.high_water;
+        let instance = seen.instances.get(name)?;
         // A disk that lied, or a volume that was swapped: what was once seen there is gone.
-        high_water.is_subset(received).then_some(&**state)
+        instance.high_water.is_subset(received).then_some(&**state)
+    };
+    // Its word counts, and it can be promoted no more.
+    let swapped = |name: &Name, instance: &Instance| {
+        instance.fresh(&seen.wish) && held(name).is_some_and(|state| state.data_id != seen.data_of(name))
     };
     let received = |name: &Name| held(name).and_then(|state| state.mysqld.as_ref()).map(|mysqld| &mysqld.received);
     let reigns = seen.record.reigns();
@@ -92,12 +124,21 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
             .and_then(|state| state.mysqld.as_ref())
             .map_or(u64::MAX, |mysqld| mysqld.received.subtract(&mysqld.executed).count())
     };
-    let is_broken = |name: &Name| held(name).is_some_and(cannot_apply);
+    let unfit = |name: &Name, instance: &Instance| {
+        let gone = !instance.reachable
+            || instance.refused
+            || instance.phase(&seen.wish).is_some_and(|it| it != Phase::Running);
+        let broken = held(name).is_some_and(cannot_apply);
+        if gone { Some(Unfit::Gone) } else { broken.then_some(Unfit::Broken) }
+    };
     let from = seen.record.operation.as_ref().and_then(|operation| operation.from.as_ref());
     let candidate = seen
         .instances
         .iter()
-        .filter(|(name, instance)| instance.errant.is_empty() && !seen.wish.fenced.contains(*name) && holds_all(name))
+        .filter(|(name, instance)| {
+            let able = instance.errant.is_empty() && !seen.wish.fenced.contains(*name) && !swapped(name, instance);
+            able && holds_all(name)
+        })
         .min_by_key(|(name, instance)| {
             // Who is going, and who was just found wanting, only when nobody else holds everything.
             let reluctant = instance.leaving() || from == Some(*name);
@@ -105,7 +146,7 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
             let left_out =
                 seen.instances.keys().filter(|other| held(other).is_some() && !contained(name, other)).count();
             (
-                is_broken(name),
+                unfit(name, instance),
                 reluctant,
                 left_out,
                 unapplied(name),
@@ -114,8 +155,7 @@ pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
             )
         });
     match candidate {
-        Some((name, _)) if is_broken(name) => Proof::Broken(name),
-        Some((name, _)) => Proof::Candidate(name),
+        Some((name, instance)) => unfit(name, instance).map_or(Proof::Candidate(name), |why| Proof::Unfit(name, why)),
         None => Proof::Split,
     }
 }

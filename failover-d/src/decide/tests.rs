@@ -604,7 +604,10 @@ fn fenced_replica_holds_still_and_comes_back() {
     let plan = decide(&seen);
     recorded(&mut seen, &plan);
     assert_eq!((seen.record.epoch, seen.record.operation.clone()), (2, None), "the fence has an epoch of its own");
-    assert_eq!(decide(&seen).orders, [("c-2".to_owned(), Order::Fence(common::instance::FenceOrder { epoch: 2 }))]);
+    assert_eq!(
+        decide(&seen).orders,
+        [("c-2".to_owned(), Order::Fence(common::instance::FenceOrder { epoch: 2, start: false }))]
+    );
     set(&mut seen, "c-2", |state| {
         state.promised = 2;
         state.role = Role::Fenced;

@@ -226,12 +226,14 @@ async fn admit(instance: Arc<Instance>, order: RoleOrder) -> Result<InstanceStat
     Ok(report)
 }
 
-/// Whether an order makes mysqld start where it does not run. A primary that crashed is not started to hold still: its
-/// start would commit what nobody acknowledged.
+/// Whether an order makes mysqld start where it does not run. A primary that crashed is not started to hold still unless
+/// that is asked for: its start would commit what nobody acknowledged.
 fn starts(instance: &Instance, order: &RoleOrder) -> bool {
     match order {
         RoleOrder::Follow(_) | RoleOrder::Promote(_) => true,
-        RoleOrder::Fence(_) => instance.child().is_some() || instance.look(|facts| !facts.promise.tail_unproven),
+        RoleOrder::Fence(order) => {
+            order.start || instance.child().is_some() || instance.look(|facts| !facts.promise.tail_unproven)
+        }
         // It may be starting: whoever was waiting for it was overtaken by this order.
         RoleOrder::Demote(_) => instance.child().is_some(),
         RoleOrder::Acks(_) => false,

@@ -10,7 +10,7 @@ use super::sets::{Bits, Epoch, Made, Set, each, name, number, one, small};
 /// [`Order`] in small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Command {
-    Fence { epoch: Epoch },
+    Fence { epoch: Epoch, start: bool },
     Follow { epoch: Epoch, source: u8, acknowledges: bool, ahead: bool },
     Promote { epoch: Epoch, needed: u8, ackers: Bits, proven: Option<Set> },
     Acks { epoch: Epoch, needed: u8, struck: Bits },
@@ -20,7 +20,7 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn epoch(&self) -> Epoch {
         match *self {
-            Self::Fence { epoch }
+            Self::Fence { epoch, .. }
             | Self::Follow { epoch, .. }
             | Self::Promote { epoch, .. }
             | Self::Acks { epoch, .. }
@@ -31,7 +31,7 @@ impl Command {
     /// The same in another epoch.
     pub(super) fn at(mut self, at: Epoch) -> Self {
         match &mut self {
-            Self::Fence { epoch }
+            Self::Fence { epoch, .. }
             | Self::Follow { epoch, .. }
             | Self::Promote { epoch, .. }
             | Self::Acks { epoch, .. }
@@ -63,7 +63,7 @@ impl Command {
     /// A look changes nothing: whoever is not slow sees what is there.
     pub(super) fn from(made: &[Made], order: &Order) -> Option<Self> {
         Some(match order {
-            Order::Fence(order) => Self::Fence { epoch: order.epoch as Epoch },
+            Order::Fence(order) => Self::Fence { epoch: order.epoch as Epoch, start: order.start },
             Order::Follow(order) => Self::Follow {
                 epoch: order.epoch as Epoch,
                 source: number(&order.source),
@@ -89,7 +89,7 @@ impl Command {
     /// The order that an answer is read with.
     pub(super) fn order(&self) -> Order {
         match *self {
-            Self::Fence { epoch } => Order::Fence(FenceOrder { epoch: epoch.into() }),
+            Self::Fence { epoch, start } => Order::Fence(FenceOrder { epoch: epoch.into(), start }),
             Self::Demote { epoch, kill } => Order::Demote(DemoteOrder { epoch: epoch.into(), budget_ms: 0, kill }),
             Self::Follow { epoch, source, acknowledges, ahead } => Order::Follow(FollowOrder {
                 epoch: epoch.into(),

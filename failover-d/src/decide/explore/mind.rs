@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::instance::{Canary, InstanceState, MysqldState, ReceiverState, ReplicationState, Role, SourceState};
 
 use super::super::fixture::{fresh, wish};
-use super::super::{Answer, Instance, Observed, Outcome, Plan, decide, errant};
+use super::super::{Answer, Instance, Observed, Outcome, Plan, decide, errant, is_open};
 use super::bounds::{Bounds, Mood};
 use super::command::Command;
 use super::facts::Facts;
@@ -146,7 +146,7 @@ fn observed(view: &View, bounds: &Bounds) -> Observed {
     let primary = view.facts.primary.map(name);
     let said = primary.as_ref().and_then(|name| instances.get(name)?.state.clone());
     let hears = view.facts.primary.is_some_and(|primary| !has(view.silent, primary));
-    if let Some(said) = said.filter(|_| view.learned && hears) {
+    if let Some(said) = said.filter(|said| view.learned && hears && is_open(said)) {
         for (name, instance) in &mut instances {
             if let Some(state) = instance.state.as_ref().filter(|_| primary.as_ref() != Some(name)) {
                 instance.errant = errant(state, &said);

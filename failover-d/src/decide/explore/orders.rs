@@ -96,10 +96,10 @@ impl World {
         self.promise(to, &command, duty);
         let this = &mut self.servers[to as usize];
         let runs = this.place == Place::Up;
-        let starts = match command.kind() {
-            OrderKind::Follow | OrderKind::Promote => true,
-            OrderKind::Fence => !this.unproven,
-            OrderKind::Acks | OrderKind::Demote => false,
+        let starts = match command {
+            Command::Follow { .. } | Command::Promote { .. } => true,
+            Command::Fence { start, .. } => start || !this.unproven,
+            Command::Acks { .. } | Command::Demote { .. } => false,
         };
         if !runs && !starts {
             self.answer_now(by, to, &command);
