@@ -25,6 +25,9 @@ use crate::instance::{
 };
 use crate::tls;
 
+/// Header of an order: the operation that it belongs to, for logs.
+pub const OPERATION_HEADER: &str = "pelorus-operation";
+
 /// Longest line of the state stream. A state is a few KiB; GTID sets with many gaps make it larger.
 const LINE_MAX: usize = 16 << 20;
 
@@ -70,6 +73,7 @@ pub struct InstanceClient {
     address: SocketAddr,
     name: ServerName<'static>,
     tls: Arc<ClientConfig>,
+    operation: Option<String>,
 }
 
 impl InstanceClient {
@@ -78,7 +82,19 @@ impl InstanceClient {
     /// # Errors
     /// A host that is no DNS name.
     pub fn new(address: SocketAddr, host: &str, tls: Arc<ClientConfig>) -> Result<Self, Error> {
-        Ok(Self { address, name: tls::server_name(host)?, tls })
+        Ok(Self { address, name: tls::server_name(host)?, tls, operation: None })
+    }
+
+    /// The same for calls of one operation, which the instance names in its logs.
+    #[must_use]
+    pub fn within(mut self, operation: Option<String>) -> Self {
+        self.operation = operation;
+        self
+    }
+
+    /// The operation that calls belong to.
+    pub fn operation(&self) -> Option<&str> {
+        self.operation.as_deref()
     }
 
     /// Where it connects to.
@@ -104,7 +120,11 @@ impl InstanceClient {
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<hyper::body::Incoming>, Error> {
         let mut sender = self.connect().await?;
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(operation) = &self.operation {
+            request = request.header(OPERATION_HEADER, operation);
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header("host", "instance")

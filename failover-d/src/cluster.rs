@@ -308,7 +308,8 @@ impl Loop {
 
     fn give(&mut self, name: &Name, order: Order) {
         if let Some(stream) = self.streams.get(name) {
-            let client = stream.client.clone();
+            let operation = record::read(&self.cluster).operation.map(|operation| operation.id);
+            let client = stream.client.clone().within(operation);
             self.orders.give(name, order, client, &self.updates, &self.context.metrics, Instant::now());
         }
     }

@@ -1,10 +1,11 @@
 //! What failover-d counts.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -31,6 +32,15 @@ struct StepLabels {
     step: &'static str,
 }
 
+/// An operation of a cluster. OpenMetrics allows 128 characters for all names and values.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ExemplarLabels {
+    /// The cluster.
+    pub cluster: String,
+    /// The operation's id.
+    pub operation: String,
+}
+
 /// A cluster.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ClusterLabels {
@@ -46,8 +56,8 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     orders: Family<OrderLabels, Histogram>,
     operations: Family<OperationLabels, Counter>,
-    operation_seconds: Family<OperationLabels, Histogram>,
-    step_seconds: Family<StepLabels, Histogram>,
+    operation_seconds: Family<OperationLabels, Traced>,
+    step_seconds: Family<StepLabels, Traced>,
     routes: Histogram,
     conflicts: Counter,
     ready: Family<ClusterLabels, Gauge>,
@@ -55,8 +65,15 @@ struct Inner {
     blocked: Family<ClusterLabels, Gauge>,
 }
 
+/// A histogram that names the last operation in each bucket.
+type Traced = HistogramWithExemplars<ExemplarLabels>;
+
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 16))
+}
+
+fn traced() -> Traced {
+    Traced::new(exponential_buckets(0.001, 2.0, 16))
 }
 
 impl Metrics {
@@ -65,8 +82,8 @@ impl Metrics {
         let inner = Inner {
             orders: Family::new_with_constructor(seconds),
             operations: Family::default(),
-            operation_seconds: Family::new_with_constructor(seconds),
-            step_seconds: Family::new_with_constructor(seconds),
+            operation_seconds: Family::new_with_constructor(traced),
+            step_seconds: Family::new_with_constructor(traced),
             routes: seconds(),
             conflicts: Counter::default(),
             ready: Family::default(),
@@ -105,16 +122,19 @@ impl Metrics {
     }
 
     /// An operation ended.
-    pub fn operation(&self, kind: &'static str, outcome: &'static str, elapsed: Duration) {
+    pub fn operation(&self, kind: &'static str, outcome: &'static str, elapsed: Duration, which: &ExemplarLabels) {
         let labels = OperationLabels { kind, outcome };
+        let at = Some(SystemTime::now());
         self.0.operations.get_or_create(&labels).inc();
-        self.0.operation_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        self.0.operation_seconds.get_or_create(&labels).observe(elapsed.as_secs_f64(), Some(which.clone()), at);
     }
 
     /// The steps of an operation that ended here.
-    pub fn steps(&self, kind: &'static str, steps: &[(&'static str, Duration)]) {
+    pub fn steps(&self, kind: &'static str, steps: &[(&'static str, Duration)], which: &ExemplarLabels) {
         for (step, after) in steps {
-            self.0.step_seconds.get_or_create(&StepLabels { kind, step }).observe(after.as_secs_f64());
+            let labels = StepLabels { kind, step };
+            let at = Some(SystemTime::now());
+            self.0.step_seconds.get_or_create(&labels).observe(after.as_secs_f64(), Some(which.clone()), at);
         }
     }
 

@@ -113,10 +113,17 @@ impl Orders {
             match &result {
                 Ok(_) if order == Order::Look => {}
                 Ok(_) => {
-                    info!(instance = name, order = kind(&order), epoch = epoch(&order), elapsed_ms, "order obeyed");
+                    info!(
+                        instance = name,
+                        operation = client.operation(),
+                        order = kind(&order),
+                        epoch = epoch(&order),
+                        elapsed_ms,
+                        "order obeyed"
+                    );
                 }
                 Err(error) => {
-                    warn!(instance = name, order = kind(&order), epoch = epoch(&order), elapsed_ms, %error, "order not obeyed");
+                    warn!(instance = name, operation = client.operation(), order = kind(&order), epoch = epoch(&order), elapsed_ms, %error, "order not obeyed");
                 }
             }
             updates.send(Update::Answered(name, order, Box::new(result))).await.ok();

@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use common::client::OPERATION_HEADER;
 use common::instance::{
     AcksOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT, InitialiseOrder,
     PromoteOrder, Refusal, RefusalCode,
@@ -32,6 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::instance::Instance;
@@ -180,8 +182,12 @@ async fn role_order<O: DeserializeOwned>(
     request: Request,
     order: impl FnOnce(O) -> RoleOrder,
 ) -> Response {
+    let operation = request.headers().get(OPERATION_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     match body::<O>(&instance, request, FAILOVER_D).await {
-        Ok(asked) => answered(orders::obey(&instance, order(asked)).await),
+        Ok(asked) => {
+            let span = operation.map_or_else(Span::none, |operation| tracing::info_span!("order", operation));
+            answered(orders::obey(&instance, order(asked)).instrument(span).await)
+        }
         Err(refusal) => refused(&refusal),
     }
 }

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::{Loop, SECRET_TIMEOUT};
 use crate::decide::{Kind, Plan, Record};
+use crate::metrics::ExemplarLabels;
 use crate::timeline::Timeline;
 
 impl Loop {
@@ -32,15 +33,16 @@ impl Loop {
                 "operation claimed"
             );
             let data = json!({"operation": operation.id, "epoch": operation.epoch, "from": operation.from, "to": operation.to, "reason": plan.why});
+            let message = format!("{}: {}", operation.id, plan.why);
             match operation.kind {
                 Kind::Failover => {
-                    self.tell("failover.started", EventType::Warning, "FailoverStarted", &plan.why, data);
+                    self.tell("failover.started", EventType::Warning, "FailoverStarted", &message, data);
                 }
                 Kind::Switchover => {
-                    self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &plan.why, data);
+                    self.tell("switchover.started", EventType::Normal, "SwitchoverStarted", &message, data);
                 }
                 Kind::Fence => {
-                    self.tell("instance.fenced", EventType::Warning, "FencedByHand", &plan.why, data);
+                    self.tell("instance.fenced", EventType::Warning, "FencedByHand", &message, data);
                 }
                 Kind::Bootstrap | Kind::Reconfigure => {}
             }
@@ -53,7 +55,13 @@ impl Loop {
         if next.losses.len() > before.losses.len() {
             warn!(operation = operation.id, epoch = before.epoch, reason = plan.why, "loss accepted");
             let data = json!({"operation": operation.id, "epoch": before.epoch, "to": next.operation.as_ref().and_then(|it| it.to.clone()), "knownLost": next.losses.last().map(|loss| loss.known_lost.to_string())});
-            self.tell("failover.loss-accepted", EventType::Warning, "LossAccepted", &plan.why, data);
+            self.tell(
+                "failover.loss-accepted",
+                EventType::Warning,
+                "LossAccepted",
+                &format!("{}: {}", operation.id, plan.why),
+                data,
+            );
         }
         if next.operation.is_some() {
             info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");
@@ -68,13 +76,14 @@ impl Loop {
             Kind::Fence => "fence",
         };
         let outcome = if plan.undone { "undone" } else { "completed" };
-        self.context.metrics.operation(kind, outcome, elapsed);
+        let which = ExemplarLabels { cluster: self.name.clone(), operation: operation.id.clone() };
+        self.context.metrics.operation(kind, outcome, elapsed, &which);
         let mut timeline = self.timeline.take().unwrap_or_else(|| Timeline::new(operation, now));
         timeline.note("recorded", now);
-        self.context.metrics.steps(kind, timeline.steps());
+        self.context.metrics.steps(kind, timeline.steps(), &which);
         info!(operation = operation.id, epoch = next.epoch, primary = next.primary, ackers = ?next.ackers, acks_needed = next.acks_needed, seconds, outcome, steps = timeline.text(), reason = plan.why, "operation ended");
         let data = json!({"operation": operation.id, "epoch": next.epoch, "from": operation.from, "to": next.primary, "seconds": seconds, "steps": timeline.json(), "reason": plan.why});
-        let message = format!("{} ({seconds:.3} s)", plan.why);
+        let message = format!("{}: {} ({seconds:.3} s)", operation.id, plan.why);
         match (operation.kind, plan.undone) {
             (Kind::Failover, false) => {
                 self.tell("failover.completed", EventType::Warning, "FailoverCompleted", &message, data);

@@ -41,6 +41,7 @@ use crate::gate::Pass;
 use crate::instance::Instance;
 use crate::metrics::{OrderLabels, StepLabels};
 use crate::observe::{self, WaitClock};
+use tracing::Instrument;
 
 /// An order of failover-d.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +115,7 @@ enum Done {
 pub async fn obey(instance: &Arc<Instance>, order: RoleOrder) -> Result<InstanceState, Refusal> {
     let kind = order.kind();
     let begun = Instant::now();
-    let task = tokio::spawn(admit(Arc::clone(instance), order));
+    let task = tokio::spawn(admit(Arc::clone(instance), order).in_current_span());
     let done = task.await.unwrap_or_else(|error| Err(Error::Unexpected(format!("the order broke: {error}"))));
     answer(instance, kind.name(), begun, done)
 }
@@ -198,7 +199,7 @@ async fn admit(instance: Arc<Instance>, order: RoleOrder) -> Result<InstanceStat
         }
     });
     let report = instance.report();
-    tokio::spawn(async move {
+    let rest = async move {
         let done = async {
             match &order {
                 RoleOrder::Follow(order) => follow::start(&instance, order, &pass).await?,
@@ -222,7 +223,8 @@ async fn admit(instance: Arc<Instance>, order: RoleOrder) -> Result<InstanceStat
         }
         instance.change(|facts| facts.carrying = None);
         drop(pass);
-    });
+    };
+    tokio::spawn(rest.in_current_span());
     Ok(report)
 }
 
