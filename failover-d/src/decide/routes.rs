@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use common::gtid::GtidSet;
 use common::instance::Phase;
 
-use super::{Name, Observed, OperationPhase, Routes};
+use super::{Kind, Name, Observed, Operation, OperationPhase, Outcome, Routes};
 
 /// The primary that clients may be sent to now, with its epoch: the recorded one, or the candidate of an operation as
 /// soon as it takes writes in the operation's epoch (recording comes after routing).
@@ -22,15 +23,31 @@ fn serving(seen: &Observed) -> Option<(&Name, u64)> {
 }
 
 /// Where clients that want to write are sent: to who takes writes, and while a candidate is being promoted to it already,
-/// so that they are there when it opens. The old primary is closed for sure by then, or gone.
+/// so that they are there when it opens. The old primary is closed for sure by then, or gone; and the candidate has
+/// applied all that was acknowledged, so that nobody reads there what is older than what he has written.
 fn leads_to(seen: &Observed) -> Option<(&Name, u64)> {
     serving(seen).or_else(|| {
         let operation = seen.record.operation.as_ref().filter(|it| it.phase == OperationPhase::Promoting)?;
         let to = operation.to.as_ref()?;
         let state = seen.instances.get(to).filter(|instance| instance.fresh(&seen.wish))?.state.as_ref()?;
-        let answers = state.phase == Phase::Running && state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.offline);
-        answers.then_some((to, operation.epoch))
+        let mysqld = state.mysqld.as_ref().filter(|mysqld| state.phase == Phase::Running && !mysqld.offline)?;
+        acknowledged(seen, operation)?.is_subset(&mysqld.executed).then_some((to, operation.epoch))
     })
+}
+
+/// What contains everything that was acknowledged: what the candidate of a failover said when it was fenced, or what the
+/// old primary of a switchover had executed when it was closed. Only the one who asked knows.
+fn acknowledged<'a>(seen: &'a Observed, operation: &Operation) -> Option<&'a GtidSet> {
+    let said = |name: &Option<Name>| {
+        let answer = seen.answers.get(name.as_ref()?).filter(|answer| answer.epoch == operation.epoch)?;
+        let Outcome::Held(state) = &answer.outcome else { return None };
+        state.mysqld.as_ref()
+    };
+    match operation.kind {
+        Kind::Failover => said(&operation.to).map(|mysqld| &mysqld.received),
+        Kind::Switchover => said(&operation.from).map(|mysqld| &mysqld.executed),
+        Kind::Bootstrap | Kind::Reconfigure | Kind::Fence => None,
+    }
 }
 
 /// The routes, when there is something to say. A primary that is silent keeps its route: only a hand-over moves it.

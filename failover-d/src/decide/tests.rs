@@ -436,6 +436,10 @@ fn switchover_goes_through_its_phases() {
         matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2])
     );
     assert!(plan.orders.iter().all(|(name, _)| name != "c-2"), "c-2 follows already");
+    let mut applying = seen.clone();
+    let state = applying.instances.get_mut("c-1").unwrap().state.as_mut().unwrap();
+    state.mysqld.as_mut().unwrap().executed = format!("{U0}:1-8").parse().unwrap();
+    assert!(decide(&applying).routes.is_none(), "it would show less than clients have written");
     assert_eq!(plan.routes.unwrap().primary.as_deref(), Some("c-1"), "clients are sent ahead: c-0 is closed");
     let mut state = super::fixture::primary("c-1", 1);
     state.promised = 2;
