@@ -17,7 +17,7 @@ RUNS ?= 20
 SEED ?= 1
 MINUTES ?= 20
 
-.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-faults test-long bench bench-failover chaos generate generate-check fmt lint clean
+.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-faults test-long bench bench-failover chaos noise generate generate-check fmt lint clean
 
 help: ## This list.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -72,6 +72,10 @@ bench-failover: install ## From a fault to the first acknowledged write; RUNS=20
 chaos: install ## A random walk over all faults with the write ledger; SEED=1, MINUTES=20.
 	$(DEVCLUSTER) heal
 	SEED=$(SEED) MINUTES=$(MINUTES) cargo run --quiet --release -p tests --bin chaos
+
+noise: install ## Lost packets, a core taken in bursts, restarts of daemons and the API server: the primary stays; MINUTES=60.
+	$(DEVCLUSTER) heal
+	MINUTES=$(MINUTES) cargo run --quiet --release -p tests --bin noise
 
 generate: ## Write everything that is generated.
 	cargo run --quiet -p common --bin pelorus-generate
