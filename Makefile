@@ -65,7 +65,7 @@ bench: install ## Measure, print tables, write target/bench/*.json.
 	PELORUS_BENCH_CLUSTERS=1 cargo run --quiet --release -p tests --bin bench_memory
 	PELORUS_BENCH_CLUSTERS=20 cargo run --quiet --release -p tests --bin bench_memory
 
-bench-failover: install ## From a fault to the first acknowledged write; RUNS=20, FAULTS=kill,pod,stop,cut,off,switch.
+bench-failover: install ## From a fault to the first acknowledged write; RUNS=20, FAULTS=kill,place,pod,stop,cut,off,switch.
 	$(DEVCLUSTER) heal
 	RUNS=$(RUNS) FAULTS=$(FAULTS) cargo run --quiet --release -p tests --bin bench_failover
 

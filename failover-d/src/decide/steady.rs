@@ -33,7 +33,11 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
         });
     };
     if let Some(plan) = failover::start(seen, primary) {
-        return plan;
+        if plan.record.is_some() || instance.phase(&seen.wish) != Some(Phase::Crashed) {
+            return plan;
+        }
+        // Nobody may take its place, and it is here: it is started again in place, as without Pelorus.
+        return Plan { orders: reopen(seen, primary, instance), ..plan };
     }
     let mut blocked = None;
     if !seen.wish.fenced.contains(primary)

@@ -540,6 +540,12 @@ fn hung_primary_is_evidence_and_too_many_changes_ask_for_a_person() {
     seen.recent_changes = 0;
     seen.wish.failover = false;
     assert_eq!(decide(&seen).blocked.unwrap().reason, "FailoverDisabled");
+    assert!(decide(&seen).orders.is_empty(), "it hangs: nothing is done without a person");
+    let state = seen.instances.get_mut("c-0").unwrap().state.as_mut().unwrap();
+    (state.phase, state.mysqld) = (Phase::Crashed, None);
+    let plan = decide(&seen);
+    assert_eq!((plan.record.is_none(), plan.blocked.unwrap().reason), (true, "FailoverDisabled"));
+    assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(_))), "in place");
 }
 
 #[test]

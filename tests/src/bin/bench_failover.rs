@@ -4,11 +4,12 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `RUNS` | runs of each fault (20) |
-//! | `FAULTS` | which: `kill,pod,stop,cut,off,switch` (all) |
+//! | `FAULTS` | which: `kill,place,pod,stop,cut,off,switch` (all) |
 //! | `WRITERS`, `REST_MS` | writers, one connection each (8), and their rest between two rows (5) |
 //!
 //! All runs are on one cluster of three, each of them from a settled state. Writers live in the network namespace of a
-//! node that the fault does not hit, as pods of that node would. Every run ends with the check of its ledger.
+//! node that the fault does not hit, as pods of that node would. Every run ends with the check of its ledger. `place` is what
+//! one has without failover, on the same cluster: mysqld is started again in place.
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Kill,
+    Place,
     Pod,
     Stop,
     Cut,
@@ -42,8 +44,9 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 6] = [
+    const ALL: [(&str, Self); 7] = [
         ("kill", Self::Kill),
+        ("place", Self::Place),
         ("pod", Self::Pod),
         ("stop", Self::Stop),
         ("cut", Self::Cut),
@@ -54,6 +57,7 @@ impl Kind {
     fn title(self) -> &'static str {
         match self {
             Self::Kill => "kill -9 of mysqld",
+            Self::Place => "kill -9 without failover: restart in place",
             Self::Pod => "pod deleted, grace period 0",
             Self::Stop => "SIGSTOP of mysqld",
             Self::Cut => "node unplugged",
@@ -65,6 +69,7 @@ impl Kind {
     fn goal(self) -> &'static str {
         match self {
             Self::Kill | Self::Pod => "goal p50 200, p99 800",
+            Self::Place => "to compare with",
             Self::Stop | Self::Cut | Self::Off => "goal p50 2000, p99 3000",
             Self::Switch => "goal p50 100, p99 300",
         }
@@ -112,7 +117,7 @@ fn options() -> Options {
 /// Makes the fault; the result is its moment.
 async fn inject(kind: Kind, cluster: &Cluster, faults: &mut Faults, primary: &str) -> Result<Instant> {
     match kind {
-        Kind::Kill => faults.kill(primary, MYSQLD).await,
+        Kind::Kill | Kind::Place => faults.kill(primary, MYSQLD).await,
         Kind::Pod => faults.delete_at_once(primary).await,
         Kind::Stop => faults.freeze(primary, MYSQLD).await,
         Kind::Cut => faults.unplug(faults.node_of(primary).await?).await,
@@ -136,6 +141,7 @@ async fn wait_back(cluster: &Cluster, old: &str) -> Result<()> {
 }
 
 async fn once(kind: Kind, cluster: &Cluster, faults: &mut Faults) -> Result<Run> {
+    cluster.patch(json!({"failover": {"enabled": kind != Kind::Place}})).await?;
     wait_whole(cluster, 3, BACK).await?;
     let old = cluster.primary().await?;
     let data = cluster.data_id(&old).await?;
@@ -146,17 +152,24 @@ async fn once(kind: Kind, cluster: &Cluster, faults: &mut Faults) -> Result<Run>
     let moment = inject(kind, cluster, faults, &old).await?;
     let wall = jiff::Timestamp::now().checked_sub(moment.elapsed()).context("no clock")?;
     let at = ledger.at(moment);
-    ledger.wait_elsewhere(at, server, FAILED_OVER).await?;
+    if kind == Kind::Place {
+        ledger.wait_for(50, FAILED_OVER).await?;
+    } else {
+        ledger.wait_elsewhere(at, server, FAILED_OVER).await?;
+    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     faults.heal().await?;
     // The host of a killed process was never away.
     let host_back = if matches!(kind, Kind::Stop | Kind::Cut | Kind::Off) { Instant::now() } else { moment };
-    wait_back(cluster, &old).await?;
+    if kind != Kind::Place {
+        wait_back(cluster, &old).await?;
+    }
     let back_seconds = host_back.elapsed().as_secs_f64();
     tokio::time::sleep((at + WINDOW).saturating_sub(ledger.now())).await;
     wait_whole(cluster, 3, BACK).await?;
     let log = ledger.finish().await?;
     let milliseconds = match kind {
+        Kind::Place => log.longest_gap_between(at, log.ended),
         Kind::Switch => log.longest_gap_between(at, at + WINDOW),
         Kind::Kill | Kind::Pod | Kind::Stop | Kind::Cut | Kind::Off => {
             log.first_elsewhere(at, server).context("nobody took over")?.saturating_sub(at)
@@ -206,7 +219,9 @@ async fn measure(scene: &Scene, kind: Kind, cluster: &Cluster, rows: &mut Vec<Ro
     let back = runs.iter().map(|run| run.back_seconds).collect();
     rows.push(Row::new(kind.title(), "ms", milliseconds).lost(lost).note(kind.goal()));
     let name = format!("{}: old primary is a replica", kind.title());
-    rows.push(Row::new(name, "s", back).note(format!("goal 10; {cloned} cloned")));
+    if kind != Kind::Place {
+        rows.push(Row::new(name, "s", back).note(format!("goal 10; {cloned} cloned")));
+    }
     let steps: Vec<Steps> = runs.into_iter().map(|run| run.steps).collect();
     println!("\n{}: mean milliseconds from the fault, by failover-d's log", kind.title());
     for (name, mean, count) in steps::means(&steps) {

@@ -78,13 +78,29 @@ async fn f27_flapping_ends_and_a_person_can_override() -> Result<()> {
             fail_over_once(trial).await?;
         }
         let old = trial.shop.primary().await?;
-        trial.kill(&old, MYSQLD).await?;
+        trial.freeze(&old, CONTAINER).await?;
         trial.refused("TooManyChanges", SOON).await?;
         trial.stays(&old, Duration::from_secs(10)).await?;
         trial.shop.patch(json!({"failover": {"maxChanges": 100}})).await?;
-        trial.mended("maxChanges was raised");
         trial.failed_over(SOON).await?;
+        trial.heal().await?;
+        trial.whole().await?;
         Ok(Expect::changes(MOST as usize + 1))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f27_without_a_failover_a_primary_that_died_starts_again_in_place() -> Result<()> {
+    let mut setup = Setup::default();
+    setup.spec.failover.enabled = false;
+    row_with("F27", setup, async |trial| {
+        trial.kill(&trial.primary.clone(), MYSQLD).await?;
+        trial.refused("FailoverDisabled", SOON).await?;
+        trial.written(50).await?;
+        trial.whole().await?;
+        trial.never("FailoverStarted").await?;
+        Ok(Expect::unchanged())
     })
     .await
 }
