@@ -195,7 +195,8 @@ pub struct Disk {
     pub total_bytes: u64,
 }
 
-/// Age of the last answers of mysqld, in milliseconds at the time of the report.
+/// Age of the last answers of mysqld, in milliseconds at the time of the report. Time in which it only waited for a CPU
+/// counts at most a quarter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Canary {

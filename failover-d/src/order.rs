@@ -7,7 +7,7 @@ use common::client::{Error, InstanceClient};
 use common::failpoint;
 use common::instance::{InstanceState, Phase};
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::decide::{Answer, Name, Order, Outcome};
 use crate::metrics::Metrics;
@@ -89,7 +89,7 @@ impl Orders {
         }
         self.given.insert(key, Given { order: order.clone(), in_flight: true, at: now });
         let (name, updates, metrics) = (name.clone(), updates.clone(), metrics.clone());
-        tokio::spawn(async move {
+        let exchange = async move {
             let started = Instant::now();
             let timeout = deadline(&order);
             if failpoint::hit(&format!("order.before.{}", kind(&order))).await.is_err() {
@@ -127,7 +127,8 @@ impl Orders {
                 }
             }
             updates.send(Update::Answered(name, order, Box::new(result))).await.ok();
-        });
+        };
+        tokio::spawn(exchange.in_current_span());
     }
 
     /// Notes that an order was answered.

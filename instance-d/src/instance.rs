@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::orders::RoleOrder;
 use crate::process::Mysqld;
 use crate::rewind::{self, Condemned};
-use crate::settings;
+use crate::{settings, starvation};
 
 /// Longest login over the socket of a healthy server.
 pub const LOGIN: Duration = Duration::from_secs(3);
@@ -58,6 +58,8 @@ pub struct Facts {
     pub mysqld: Option<(MysqldState, Instant)>,
     /// Last answers: on a held session, by a new login.
     pub canary: Option<(Instant, Instant)>,
+    /// So long somebody who is needed for the next answer has waited for a CPU.
+    pub starved: Duration,
     /// Hosts of the replicas that were connected last.
     pub peers: BTreeSet<IpAddr>,
     /// A role order that is being carried out in the background.
@@ -137,6 +139,7 @@ impl Instance {
             disk: volume.disk(),
             mysqld: None,
             canary: None,
+            starved: Duration::ZERO,
             peers: BTreeSet::new(),
             carrying: None,
             rewound: volume.rewound()?,
@@ -236,8 +239,8 @@ impl Instance {
             disk: facts.disk,
             mysqld,
             canary: facts.canary.map(|(session, login)| Canary {
-                session_age_ms: millis(session.elapsed()),
-                login_age_ms: millis(login.elapsed()),
+                session_age_ms: millis(starvation::discounted(session.elapsed(), facts.starved)),
+                login_age_ms: millis(starvation::discounted(login.elapsed(), facts.starved)),
             }),
             rewound: facts.rewound.clone(),
             errant: facts.condemned.as_ref().map(Condemned::report),

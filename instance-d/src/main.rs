@@ -22,6 +22,7 @@ mod orders;
 mod process;
 mod rewind;
 mod settings;
+mod starvation;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +86,7 @@ async fn run() -> anyhow::Result<()> {
     tasks.spawn(observe::disk(Arc::clone(&instance)));
     tasks.spawn(observe::canary(Arc::clone(&instance)));
     tasks.spawn(observe::login_canary(Arc::clone(&instance)));
+    tasks.spawn(starvation::watch(Arc::clone(&instance)));
     tasks.spawn(hosts::watch(Arc::clone(&instance)));
     tasks.spawn(isolation::watch(Arc::clone(&instance)));
     tasks.spawn(rewind::keep(Arc::clone(&instance)));

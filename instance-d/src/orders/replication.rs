@@ -18,8 +18,8 @@ const STOP_RECEIVER: Duration = Duration::from_millis(2500);
 const STOP_APPLIER: Duration = Duration::from_secs(3);
 /// Longest wait for killed dump threads to be gone: 0.07 s measured.
 const DUMPS_GONE: Duration = Duration::from_secs(2);
-/// Pace of looking.
-const POLL: Duration = Duration::from_millis(10);
+/// Pace of looking: a killed thread is gone in a moment, and a promotion waits for it.
+const POLL: Duration = Duration::from_millis(2);
 
 /// What is configured and running.
 #[derive(Clone, Debug, PartialEq, Eq)]
