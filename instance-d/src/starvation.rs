@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::instance::Instance;
 
 /// From this age of an answer on it is looked at who waits for a CPU.
-const SUSPICIOUS: Duration = Duration::from_millis(400);
+const SUSPICIOUS: Duration = Duration::from_millis(800);
 /// Pace of looking.
 const PACE: Duration = Duration::from_millis(200);
 
