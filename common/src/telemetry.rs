@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `PELORUS_LOG` | filter, as in `info,kube=warn`; `info` by default |
+//! | `PELORUS_LOG` | filter, as in `info,kube_client=warn`; by default `info` without kube_client, whose errors whoever called it tells |
 //! | `PELORUS_LOG_FORMAT` | `json` (default) or `text` |
 //!
 //! Lines of the `log` crate (rustls, hyper) come along. A panic is logged as an ERROR before anything else happens.
@@ -17,6 +17,9 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 pub const FILTER: &str = "PELORUS_LOG";
 /// Variable with the format.
 pub const FORMAT: &str = "PELORUS_LOG_FORMAT";
+
+/// What is logged when nothing is said about it.
+const FILTER_DEFAULT: &str = "info,kube_client=off";
 
 /// Commit that was built, when the build says so.
 pub const COMMIT: &str = match option_env!("PELORUS_COMMIT") {
@@ -41,7 +44,7 @@ pub enum Error {
 /// Sets up logging for the process and says what is running. To be called once, first thing in `main`.
 pub fn init(daemon: &str) -> Result<(), Error> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let filter = EnvFilter::try_new(variable(FILTER).as_deref().unwrap_or("info"))?;
+    let filter = EnvFilter::try_new(variable(FILTER).as_deref().unwrap_or(FILTER_DEFAULT))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match variable(FORMAT).as_deref() {
         None | Some("json") => lines.json().flatten_event(true).with_span_list(false).finish().try_init()?,

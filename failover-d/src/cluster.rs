@@ -360,7 +360,7 @@ impl Loop {
             && self.last_blocked.as_ref() != Some(&blocked.message)
             && seen.record.primary.is_some()
         {
-            warn!(reason = blocked.reason, message = blocked.message, "blocked");
+            warn!(reason = blocked.reason, detail = blocked.message, "blocked");
             if blocked.reason != "HandsOff" {
                 let data = json!({"reason": blocked.reason, "message": blocked.message});
                 self.tell("failover.refused", EventType::Warning, blocked.reason, &blocked.message, data);

@@ -1,21 +1,33 @@
 //! The first primary of a cluster.
 //!
 //! Fresh instances have the same accounts and no history: any of them will do. Instances whose volumes were kept from an
-//! earlier life of the cluster have one: the one that contains all others is chosen, and there must be one.
+//! earlier life of the cluster have one: the one that contains all others is chosen, and there must be one. Such a life may
+//! have ended in the middle of a failover.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::gtid::GtidSet;
-use common::instance::{Phase, Role};
+use common::instance::{FenceOrder, Phase, Role};
 
 use super::{
-    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Plan, acks_wanted, claim, next_epoch,
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, acks_wanted, claim, next_epoch,
     operation_id,
 };
 
 /// After this long a fresh cluster starts without instances that cannot be scheduled; they join later.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Volumes of an earlier life may have been left by servers that died. Nothing is recorded that they could be rewound to:
+/// they are started as they are, closed, and what they hold is part of the history that has to contain all.
+fn start_those_that_are_down(seen: &Observed) -> Vec<(Name, Order)> {
+    let order = Order::Fence(FenceOrder { epoch: next_epoch(seen), start: true });
+    let down = seen.instances.iter().filter(|(name, instance)| {
+        let wanted = instance.ordinal < seen.wish.instances && !seen.wish.fenced.contains(*name);
+        wanted && instance.phase(&seen.wish) == Some(Phase::Crashed)
+    });
+    down.map(|(name, _)| (name.clone(), order.clone())).collect()
+}
 
 /// Claims the bootstrap when enough instances stand ready.
 pub fn start(seen: &Observed) -> Plan {
@@ -39,6 +51,7 @@ pub fn start(seen: &Observed) -> Plan {
     let patient = with_history || seen.unborn_age < PATIENCE;
     if count < enough.min(wanted) || (patient && count < wanted) {
         return Plan {
+            orders: start_those_that_are_down(seen),
             blocked: Some(Blocked {
                 reason: "WaitingForInstances",
                 message: format!("{count} of {wanted} instances are provisioned"),

@@ -83,6 +83,18 @@ fn bootstrap_waits_for_all_then_promotes_one_and_records_it() {
 }
 
 #[test]
+fn bootstrap_over_volumes_of_servers_that_died_starts_them_first() {
+    let mut seen = newborn(3);
+    for name in ["c-1", "c-2"] {
+        executed(&mut seen, name, &format!("{U0}:1-8"));
+    }
+    set(&mut seen, "c-0", |state| (state.phase, state.mysqld, state.promised) = (Phase::Crashed, None, 4));
+    let plan = decide(&seen);
+    assert_eq!((plan.record, plan.blocked.unwrap().reason), (None, "WaitingForInstances"));
+    assert_eq!(plan.orders, [("c-0".to_owned(), Order::Fence(common::instance::FenceOrder { epoch: 5, start: true }))]);
+}
+
+#[test]
 fn bootstrap_over_kept_volumes_takes_the_longest_history_above_all_promises() {
     let mut seen = newborn(3);
     executed(&mut seen, "c-0", &format!("{U0}:1-5"));

@@ -10,11 +10,12 @@ use crate::Harness;
 use crate::harness::OPERATOR_NAMESPACE;
 
 /// What a fault brings along anywhere: somebody could not be reached, asked again, was killed as planned.
-const ALWAYS: [&str; 32] = [
+const ALWAYS: [&str; 33] = [
     "order not obeyed",
     "order refused or failed",
     "order failed after the start of mysqld",
     "blocked",
+    "cut transactions off the binlog",
     "record not written",
     "route not written",
     "status not written",

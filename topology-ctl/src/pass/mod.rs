@@ -155,11 +155,11 @@ impl<'a> Pass<'a> {
         }
         for news in &report.news {
             if news.holds {
-                info!(condition = news.type_, reason = news.reason, message = news.message, "condition holds");
+                info!(condition = news.type_, reason = news.reason, detail = news.message, "condition holds");
                 self.announcer.normal(news.reason, news.type_, &news.message, None).await;
                 continue;
             }
-            info!(condition = news.type_, reason = news.reason, message = news.message, "condition does not hold");
+            info!(condition = news.type_, reason = news.reason, detail = news.message, "condition does not hold");
             let refusal = match (news.type_, news.reason) {
                 (SPEC_ACCEPTED, _) => Some("cluster.spec-refused"),
                 (CONFIG_APPLIED, "SettingInvalid") => Some("cluster.config-refused"),
