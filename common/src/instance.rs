@@ -337,6 +337,10 @@ pub struct FollowOrder {
     /// (`Busy`); nothing is condemned for it.
     #[serde(default)]
     pub ahead: bool,
+    /// No proof counts on what it has received and not applied: where that cannot be read after a crash it may be thrown
+    /// away, and replication begins anew from what is executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expendable: bool,
 }
 
 /// Become the primary: everything received is applied first.

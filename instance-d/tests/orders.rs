@@ -6,7 +6,7 @@ mod scene;
 
 use std::time::Duration;
 
-use common::instance::{AcksOrder, DemoteOrder, FenceOrder, Phase, ReceiverState, RefusalCode, Role};
+use common::instance::{AcksOrder, DemoteOrder, FenceOrder, FollowOrder, Phase, ReceiverState, RefusalCode, Role};
 use nix::sys::signal::Signal;
 use scene::{CALL, SQL, Scene, refused};
 
@@ -299,4 +299,36 @@ async fn a_crashed_primary_is_started_by_a_fence_only_when_its_word_is_needed() 
         "{held} in {}",
         mysqld.received
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_cannot_be_read_is_made_anew_only_when_nobody_counts_on_it() {
+    let mut scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    scene.until_value(1, "SELECT COUNT(*) FROM t.`rows`", "1").await;
+    // As after a crash in the middle of RESET REPLICA: the channel names a relay log that is gone.
+    let datadir = std::path::PathBuf::from(scene.value(1, "SELECT @@datadir").await);
+    scene.power_off(1);
+    for entry in std::fs::read_dir(&datadir).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("relay.") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    scene.start(1);
+    scene.until(1, "crashed", |state| state.phase == Phase::Crashed).await;
+    scene.follow(1, 1, 0, true).await.unwrap();
+    let state = scene.until(1, "refusing", |state| state.problem.is_some() && state.phase == Phase::Running).await;
+    assert!(state.problem.as_ref().unwrap().contains("1872"), "{state:?}");
+    let order = FollowOrder {
+        epoch: 2,
+        source: scene.name(0),
+        source_host: scene.address(0).to_string(),
+        source_address: None,
+        acknowledges: false,
+        ahead: false,
+        expendable: true,
+    };
+    scene.failover(1).follow(&order, CALL).await.unwrap();
+    scene.until_connected(1).await;
 }

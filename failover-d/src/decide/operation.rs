@@ -191,7 +191,9 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
     let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
     let ahead = seen.record.operation.as_ref().is_some_and(|operation| operation.phase == OperationPhase::Demoting);
     let source_address = seen.instances.get(source).and_then(|instance| instance.address);
-    FollowOrder { epoch, source: source.clone(), source_host, source_address, acknowledges, ahead }
+    // It is no recorded acker, and no reign before waits for a proof, which it could have been an acker of.
+    let expendable = !acknowledges && seen.record.operation.is_none() && seen.record.unproven.is_empty();
+    FollowOrder { epoch, source: source.clone(), source_host, source_address, acknowledges, ahead, expendable }
 }
 
 fn needs_follow(

@@ -31,6 +31,8 @@ const SOURCE_ATTEMPTS: u32 = 3;
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// Pace of looks in between: what the source is just receiving is there in a moment.
 const LOOK_AGAIN: Duration = Duration::from_millis(15);
+/// The metadata of the receiver or the applier cannot be read: the server died while it removed or made the channel.
+const UNREADABLE: [u16; 2] = [1871, 1872];
 /// Longest CHANGE: it waits for the applier to rotate its logs.
 const CHANGE: Duration = Duration::from_secs(10);
 
@@ -64,7 +66,15 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
     drop(hands);
     stop_receiver_for_sure(instance, pass).await?;
     let mut hands = instance.hands().await?;
-    let applier = applier_runs(&mut hands).await?;
+    let (current, applier) = match applier_runs(&mut hands).await {
+        Err(Error::Mysql(error)) if order.expendable && error.code().is_some_and(|code| UNREADABLE.contains(&code)) => {
+            tracing::warn!(%error, "the channel cannot be read after a crash, and nobody counts on it: it is made anew");
+            hands.exec("RESET REPLICA ALL", CHANGE).await?;
+            (None, false)
+        }
+        runs => (current, runs?),
+    };
+    let same = same && current.is_some();
     match pass.run(nothing_errant(instance, order, hands.session()?, &credentials)).await {
         Err(Error::Errant { source_name, gtids }) if order.ahead => {
             let message = format!("{source_name} is not the primary yet and still lacks {gtids}");

@@ -98,6 +98,7 @@ impl Command {
                 source_address: None,
                 acknowledges,
                 ahead,
+                expendable: false,
             }),
             Self::Promote { epoch, needed, ackers, .. } => Order::Promote(PromoteOrder {
                 epoch: epoch.into(),
