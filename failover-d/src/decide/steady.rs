@@ -78,7 +78,12 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
     let phase = instance.phase(&seen.wish);
     let same_data = seen.record.primary_data.is_none()
         || instance.state.as_ref().is_some_and(|state| state.data_id == seen.record.primary_data);
-    if matches!(phase, Some(Phase::Running | Phase::Crashed)) && !instance.leaving() && same_data {
+    // Who has just begun to listen may not have heard yet of those who could take over from a primary that died.
+    let early = phase == Some(Phase::Crashed)
+        && seen.record.ackers.iter().filter_map(|name| seen.instances.get(name)).any(|acker| {
+            acker.reachable && !acker.refused && acker.state.is_none() && acker.age < seen.wish.silent_after
+        });
+    if matches!(phase, Some(Phase::Running | Phase::Crashed)) && !instance.leaving() && same_data && !early {
         let ackers = seen.record.ackers.iter().filter_map(|name| seen.ordinal_of(name)).collect();
         // Its own tail may be on no replica yet: it opens when enough recorded ackers hold all of it.
         let proven = proof::proven_tail(seen, instance, &seen.record.ackers, seen.record.acks_needed);

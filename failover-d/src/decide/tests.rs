@@ -561,10 +561,26 @@ fn hung_primary_is_evidence_and_too_many_changes_ask_for_a_person() {
 }
 
 #[test]
+fn crashed_primary_is_not_started_in_place_before_the_ackers_had_time_to_speak() {
+    let mut seen = healthy(3);
+    set(&mut seen, "c-0", |state| (state.phase, state.mysqld) = (Phase::Crashed, None));
+    for name in ["c-1", "c-2"] {
+        let unheard = seen.instances.get_mut(name).unwrap();
+        (unheard.state, unheard.age) = (None, Duration::from_millis(20));
+    }
+    assert!(decide(&seen).orders.is_empty());
+    for name in ["c-1", "c-2"] {
+        seen.instances.get_mut(name).unwrap().age = Duration::from_secs(2);
+    }
+    assert!(decide(&seen).orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(_))));
+}
+
+#[test]
 fn crashed_primary_without_provable_replicas_starts_again_in_place() {
     let mut seen = healthy(3);
     for name in ["c-1", "c-2"] {
-        seen.instances.get_mut(name).unwrap().state = None;
+        let gone = seen.instances.get_mut(name).unwrap();
+        (gone.state, gone.age) = (None, Duration::from_secs(2));
     }
     set(&mut seen, "c-0", |state| {
         state.phase = Phase::Crashed;
