@@ -73,7 +73,7 @@ chaos: install ## A random walk over all faults with the write ledger; SEED=1, M
 	$(DEVCLUSTER) heal
 	SEED=$(SEED) MINUTES=$(MINUTES) cargo run --quiet --release -p tests --bin chaos
 
-noise: install ## Lost packets, a core taken in bursts, restarts of daemons and the API server: the primary stays; MINUTES=60.
+noise: install ## Lost packets, a core taken in bursts, restarts of daemons and the API server: the primary stays; MINUTES=20.
 	$(DEVCLUSTER) heal
 	MINUTES=$(MINUTES) cargo run --quiet --release -p tests --bin noise
 

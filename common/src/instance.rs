@@ -307,7 +307,7 @@ pub struct CloneOrder {
 }
 
 /// Promise the epoch, stop the receiver for sure, start the applier, and answer with what was received.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FenceOrder {
     /// The epoch to promise.

@@ -297,7 +297,8 @@ impl Loop {
                 self.report(&seen, &plan, pods);
             }
             for (name, order) in &plan.orders {
-                self.give(name, order.clone());
+                let operation = recorded.operation.as_ref().map(|operation| operation.id.clone());
+                self.give(name, order.clone(), operation);
             }
             let Some(next) = plan.record.clone() else { return };
             if !self.write(&recorded, &next, &plan, seen.operation_age).await {
@@ -306,9 +307,8 @@ impl Loop {
         }
     }
 
-    fn give(&mut self, name: &Name, order: Order) {
+    fn give(&mut self, name: &Name, order: Order, operation: Option<String>) {
         if let Some(stream) = self.streams.get(name) {
-            let operation = record::read(&self.cluster).operation.map(|operation| operation.id);
             let client = stream.client.clone().within(operation);
             self.orders.give(name, order, client, &self.updates, &self.context.metrics, Instant::now());
         }

@@ -96,6 +96,17 @@ pub fn report(name: &str, rows: &[Row]) -> Result<()> {
     std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))
 }
 
+/// A number that the environment sets; empty is not set.
+///
+/// # Errors
+/// What is set is no number.
+pub fn setting(name: &str, usual: u64) -> Result<u64> {
+    match std::env::var(name).ok().filter(|text| !text.is_empty()) {
+        Some(text) => text.parse().with_context(|| format!("{name}={text:?} is no number")),
+        None => Ok(usual),
+    }
+}
+
 /// A file or folder in `target` of the workspace, found from where we are; wherever cargo keeps its own products.
 pub fn target(name: &str) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();

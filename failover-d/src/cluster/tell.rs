@@ -55,13 +55,8 @@ impl Loop {
         if next.losses.len() > before.losses.len() {
             warn!(operation = operation.id, epoch = before.epoch, reason = plan.why, "loss accepted");
             let data = json!({"operation": operation.id, "epoch": before.epoch, "to": next.operation.as_ref().and_then(|it| it.to.clone()), "knownLost": next.losses.last().map(|loss| loss.known_lost.to_string())});
-            self.tell(
-                "failover.loss-accepted",
-                EventType::Warning,
-                "LossAccepted",
-                &format!("{}: {}", operation.id, plan.why),
-                data,
-            );
+            let message = format!("{}: {}", operation.id, plan.why);
+            self.tell("failover.loss-accepted", EventType::Warning, "LossAccepted", &message, data);
         }
         if next.operation.is_some() {
             info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");

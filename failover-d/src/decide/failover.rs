@@ -106,15 +106,14 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
             format!("{why}; {} changes of primary within the window of spec.failover", seen.recent_changes),
         );
     }
-    let phase = |name: &Name| seen.instances.get(name).and_then(|instance| instance.phase(&seen.wish));
     let enough = |phases: &[Phase]| {
-        let here = |name: &Name| name != gone && phase(name).is_some_and(|phase| phases.contains(&phase));
+        let here = |name: &Name| name != gone && seen.phase_of(name).is_some_and(|phase| phases.contains(&phase));
         reigns.iter().all(|reign| {
             let count = reign.ackers.iter().filter(|name| here(name)).count();
             count + reign.acks_needed as usize > reign.ackers.len() || (here(&reign.primary) && keeps_data(seen, reign))
         })
     };
-    if phase(gone) == Some(Phase::Crashed) && !enough(&[Phase::Running]) {
+    if seen.phase_of(gone) == Some(Phase::Crashed) && !enough(&[Phase::Running]) {
         // It holds everything itself and is here: it starts again in place.
         return None;
     }
@@ -122,7 +121,7 @@ pub fn start(seen: &Observed, gone: &Name) -> Option<Plan> {
     // that.
     let anybody = || {
         seen.instances.keys().any(|name| {
-            name != gone && phase(name).is_some_and(|phase| matches!(phase, Phase::Running | Phase::Crashed))
+            name != gone && seen.phase_of(name).is_some_and(|phase| matches!(phase, Phase::Running | Phase::Crashed))
         })
     };
     let provable = enough(&[Phase::Running, Phase::Crashed]);
@@ -214,13 +213,15 @@ fn goes_back(seen: &Observed, operation: &Operation) -> bool {
 /// begin another.
 pub fn is_returning(seen: &Observed, operation: &Operation) -> bool {
     let Some(to) = operation.to.as_ref().filter(|to| operation.from.as_ref() == Some(to)) else { return false };
-    let down = seen.instances.get(to).and_then(|instance| instance.phase(&seen.wish)) == Some(Phase::Crashed);
-    down && operation.to_data.is_some() && seen.data_of(to) == operation.to_data && seen.operation_age < RETURN_PATIENCE
+    seen.phase_of(to) == Some(Phase::Crashed)
+        && operation.to_data.is_some()
+        && seen.data_of(to) == operation.to_data
+        && seen.operation_age < RETURN_PATIENCE
 }
 
 /// The former primary whose word a proof needs, when it is here and down.
 fn silent_witness(seen: &Observed, reign: &Reign) -> Option<Name> {
-    let down = seen.instances.get(&reign.primary)?.phase(&seen.wish) == Some(Phase::Crashed);
+    let down = seen.phase_of(&reign.primary) == Some(Phase::Crashed);
     let asked = down && keeps_data(seen, reign) && seen.operation_age > PATIENCE;
     (asked && !seen.wish.fenced.contains(&reign.primary)).then(|| reign.primary.clone())
 }
@@ -254,11 +255,10 @@ fn way_out(seen: &Observed) -> String {
 
 /// Collect promises and received sets, then choose.
 pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
-    let phase = |name: &Name| seen.instances.get(name).and_then(|instance| instance.phase(&seen.wish));
     let unanswered = |name: &Name| match seen.answers.get(name).filter(|answer| answer.epoch == operation.epoch) {
         None => true,
         // It was down, and is up by now.
-        Some(answer) => matches!(answer.outcome, Outcome::Dead) && phase(name) == Some(Phase::Running),
+        Some(answer) => matches!(answer.outcome, Outcome::Dead) && seen.phase_of(name) == Some(Phase::Running),
     };
     let mut orders = Vec::new();
     for (name, instance) in &seen.instances {

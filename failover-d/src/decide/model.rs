@@ -38,6 +38,11 @@ impl Observed {
         self.instances.get(name)?.state.as_ref()?.data_id.clone()
     }
 
+    /// The phase of an instance that was heard of within the limit.
+    pub fn phase_of(&self, name: &str) -> Option<Phase> {
+        self.instances.get(name)?.phase(&self.wish)
+    }
+
     /// The ordinal of an instance, whether it is there or not: the number behind the last dash of its name.
     pub fn ordinal_of(&self, name: &str) -> Option<u32> {
         match self.instances.get(name) {

@@ -11,8 +11,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::json;
+use tests::bench::setting;
 use tests::chaos::{Step, Walker, walk};
 use tests::ledger::{Log, Tries};
 use tests::probe::Probes;
@@ -22,13 +23,6 @@ use tests::{Scene, run, spec};
 
 /// Longest recovery after the walk.
 const READY: Duration = Duration::from_secs(300);
-
-fn setting(name: &str, usual: u64) -> Result<u64> {
-    match std::env::var(name).ok().filter(|text| !text.is_empty()) {
-        Some(text) => text.parse().with_context(|| format!("{name}={text:?} is no number")),
-        None => Ok(usual),
-    }
-}
 
 async fn wander(scene: &Scene, steps: &[Step]) -> Result<()> {
     let mut wanted = spec::small(3);

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use common::names::daemon;
 use kube::ResourceExt;
 use pelorus_dev::fault::{Direction, Party};
+use tests::bench::setting;
 use tests::faults::Undo;
 use tests::harness::OPERATOR_NAMESPACE;
 use tests::nats::NATS;
@@ -140,8 +141,7 @@ async fn noise(trial: &mut Trial, length: Duration) -> Result<Expect> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let text = std::env::var("MINUTES").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "60".to_owned());
-    let minutes: u64 = text.parse().with_context(|| format!("MINUTES={text:?} is no number"))?;
+    let minutes = setting("MINUTES", 60)?;
     let length = Duration::from_secs(60 * minutes);
     row_with("NOISE", Setup::default().patient(), async move |trial| noise(trial, length).await).await?;
     println!("{minutes} minutes of noise: the primary stayed, nothing was lost");
