@@ -23,6 +23,7 @@ mod process;
 mod rewind;
 mod settings;
 mod starvation;
+mod steps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use crate::gate::Pass;
 use crate::hosts;
 use crate::instance::{Hands, Instance, STATEMENT};
 use crate::rewind;
+use crate::steps::Steps;
 
 /// Longest closing of a primary that is told to follow without having been demoted.
 const CLOSE: Duration = Duration::from_millis(1500);
@@ -64,7 +65,9 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         return Ok(Done::InForce);
     }
     drop(hands);
+    let mut steps = Steps::begin();
     stop_receiver_for_sure(instance, pass).await?;
+    steps.done("receiver");
     let mut hands = instance.hands().await?;
     let (current, applier) = match applier_runs(&mut hands).await {
         Err(Error::Mysql(error)) if order.expendable && error.code().is_some_and(|code| UNREADABLE.contains(&code)) => {
@@ -75,6 +78,7 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         runs => (current, runs?),
     };
     let same = same && current.is_some();
+    steps.done("applier");
     match pass.run(nothing_errant(instance, order, hands.session()?, &credentials)).await {
         Err(Error::Errant { source_name, gtids }) if order.ahead => {
             let message = format!("{source_name} is not the primary yet and still lacks {gtids}");
@@ -86,6 +90,7 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         }
         checked => checked?,
     }
+    steps.done("compared");
     rewind::finish(instance)?;
     // Closed for writes: nobody waits for an acknowledgement here.
     set_acks(&mut hands, 0).await?;
@@ -95,8 +100,11 @@ pub(super) async fn follow(instance: &Arc<Instance>, order: &FollowOrder, pass: 
         let change = change_source(instance, order, &credentials, current.as_ref(), applier);
         hands.exec(&change, CHANGE).await?;
     }
+    steps.done("changed");
     hands.exec("START REPLICA", STATEMENT).await?;
     hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+    steps.done("started");
+    tracing::info!(epoch = order.epoch, source = order.source, %steps, "follows");
     Ok(Done::InForce)
 }
 

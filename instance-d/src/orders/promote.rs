@@ -17,6 +17,7 @@ use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
 use crate::instance::{Hands, Instance, STATEMENT};
+use crate::steps::Steps;
 
 /// One look at the applier while it works.
 const APPLY_LOOK: Duration = Duration::from_millis(500);
@@ -36,10 +37,14 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
         hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
         return Ok(Done::InForce);
     }
+    let mut steps = Steps::begin();
     stop_receiver_for_sure(instance, pass).await?;
+    steps.done("receiver");
     let mut hands = instance.hands().await?;
     pass.run(apply_received(&mut hands, Duration::from_millis(order.apply_timeout_ms))).await?;
+    steps.done("applied");
     kill_coordinator(&mut hands).await?;
+    steps.done("applier");
     hands.exec("SET GLOBAL rpl_semi_sync_replica_enabled=OFF", STATEMENT).await?;
     if !is_proven(instance, order, &mut hands).await? {
         // Replicas may connect and fetch the tail; clients may not see it. The order is repeated with what they hold.
@@ -50,11 +55,16 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
     }
     set_acks(&mut hands, acks_needed).await?;
     instance.promise(instance.look(|facts| Promise { tail_unproven: false, ..facts.promise.clone() }))?;
+    steps.done("promise");
     instance.change(|facts| facts.opened = true);
     hands.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
+    steps.done("writable");
     set_locks(&mut hands, &struck, true).await?;
+    steps.done("locks");
     hands.exec("SET GLOBAL read_only=OFF", STATEMENT).await?;
     hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+    steps.done("open");
+    tracing::info!(epoch = order.epoch, %steps, "opened");
     tokio::spawn(forget_the_channel(Arc::clone(instance)));
     Ok(Done::InForce)
 }
