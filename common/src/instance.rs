@@ -337,6 +337,9 @@ pub struct FollowOrder {
     /// (`Busy`); nothing is condemned for it.
     #[serde(default)]
     pub ahead: bool,
+    /// What the source has said in this epoch that it holds: an instance that holds nothing else need not ask it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_holds: Option<GtidSet>,
     /// No proof counts on what it has received and not applied: where that cannot be read after a crash it may be thrown
     /// away, and replication begins anew from what is executed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -327,6 +327,7 @@ async fn a_channel_that_cannot_be_read_is_made_anew_only_when_nobody_counts_on_i
         source_address: None,
         acknowledges: false,
         ahead: false,
+        source_holds: None,
         expendable: true,
     };
     scene.failover(1).follow(&order, CALL).await.unwrap();

@@ -366,6 +366,7 @@ async fn a_rewind_that_dies_at_any_step_is_seen_through() {
         source_host: scene.address(1).to_string(),
         acknowledges: false,
         ahead: true,
+        source_holds: None,
         expendable: false,
     };
     scene.failover(0).follow(&ahead, CALL).await.unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use common::gtid::GtidSet;
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
@@ -16,6 +17,9 @@ const DEMOTE_BUDGET: Duration = Duration::from_millis(1500);
 const PREPARE_BUDGET: Duration = Duration::from_secs(2);
 /// After this long a switchover whose candidate does not catch up is undone.
 const CATCH_UP_BUDGET: Duration = Duration::from_secs(6);
+/// An instance that is down is started when the candidate has opened, or after this long: the start of a mysqld takes what
+/// the candidate, and its clients, may need on the same machine.
+const HEAD_START: Duration = Duration::from_secs(1);
 /// A candidate applies what it received within this time; it lagged little when it was chosen.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A strike that finds no proof within this time is given up; the acker counts again.
@@ -173,7 +177,9 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             proven: proof::proven_tail(seen, instance, &operation.ackers, operation.acks_needed),
         }),
     )];
-    orders.extend(follow_orders(seen, operation.epoch, to, &operation.ackers));
+    let waits = |name: &Name| seen.operation_age < HEAD_START && seen.phase_of(name) == Some(Phase::Crashed);
+    let follow = follow_orders(seen, operation.epoch, to, &operation.ackers);
+    orders.extend(follow.into_iter().filter(|(name, _)| !waits(name)));
     Plan { orders, blocked: refused, ..Plan::default() }
 }
 
@@ -193,7 +199,16 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
     let source_address = seen.instances.get(source).and_then(|instance| instance.address);
     // It is no recorded acker, and no reign before waits for a proof, which it could have been an acker of.
     let expendable = !acknowledges && seen.record.operation.is_none() && seen.record.unproven.is_empty();
-    FollowOrder { epoch, source: source.clone(), source_host, source_address, acknowledges, ahead, expendable }
+    let source_holds = said_to_hold(seen, epoch, source).cloned();
+    let source = source.clone();
+    FollowOrder { epoch, source, source_host, source_address, acknowledges, ahead, source_holds, expendable }
+}
+
+/// What `name` answered in this epoch that it holds: it can only have become more.
+fn said_to_hold<'a>(seen: &'a Observed, epoch: u64, name: &Name) -> Option<&'a GtidSet> {
+    let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
+    let Outcome::Held(state) = &answer.outcome else { return None };
+    state.mysqld.as_ref().filter(|_| state.data_id == seen.data_of(name)).map(|mysqld| &mysqld.received)
 }
 
 fn needs_follow(

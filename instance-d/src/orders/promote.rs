@@ -1,9 +1,10 @@
 //! Promote: apply everything that was received, then open.
 //!
 //! ```text
-//! receiver stopped -> received applied -> coordinator killed -> tail proven? -no-> semi-sync source on, stay closed
-//!                                                                  \-yes-> semi-sync on -> super_read_only=OFF
-//!   -> account locks -> read_only=OFF -> offline_mode=OFF -> (later) RESET REPLICA ALL
+//! receiver stopped -> received applied -> coordinator idle, or killed
+//!   -> tail proven? -no-> semi-sync source on, stay closed
+//!          \-yes-> semi-sync on -> super_read_only=OFF -> account locks -> read_only=OFF -> offline_mode=OFF
+//!   -> (later) coordinator killed, RESET REPLICA ALL
 //! ```
 
 use std::sync::Arc;
@@ -43,7 +44,9 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
     let mut hands = instance.hands().await?;
     pass.run(apply_received(&mut hands, Duration::from_millis(order.apply_timeout_ms))).await?;
     steps.done("applied");
-    kill_coordinator(&mut hands).await?;
+    if !applier_is_idle(&mut hands).await? {
+        kill_coordinator(&mut hands).await?;
+    }
     steps.done("applier");
     hands.exec("SET GLOBAL rpl_semi_sync_replica_enabled=OFF", STATEMENT).await?;
     if !is_proven(instance, order, &mut hands).await? {
@@ -102,6 +105,18 @@ async fn apply_received(hands: &mut Hands, within: Duration) -> Result<()> {
     }
 }
 
+/// The applier has nothing in hand: no part of a transaction whose rest never came, which would hold locks that clients
+/// wait for. It may then go on waiting for what does not come, until the new primary is open: its end takes up to 0.25 s.
+async fn applier_is_idle(hands: &mut Hands) -> Result<bool> {
+    let sql = "SELECT \
+        (SELECT COUNT(*) FROM performance_schema.replication_applier_status_by_coordinator \
+         WHERE CHANNEL_NAME='' AND PROCESSING_TRANSACTION<>''), \
+        (SELECT COUNT(*) FROM performance_schema.replication_applier_status_by_worker \
+         WHERE CHANNEL_NAME='' AND APPLYING_TRANSACTION<>'')";
+    let busy: Option<(i64, i64)> = hands.session()?.first(sql, STATEMENT).await?;
+    Ok(busy == Some((0, 0)))
+}
+
 /// A primary that comes back in place has committed its tail by crash recovery: it opens only when enough ackers are
 /// known to hold it too (FAILOVER, "restart in place"). An elected replica was proven by the election.
 async fn is_proven(instance: &Instance, order: &PromoteOrder, hands: &mut Hands) -> Result<bool> {
@@ -118,6 +133,7 @@ async fn forget_the_channel(instance: Arc<Instance>) {
         let _pass = instance.gate.enter(false, true).await?;
         if instance.look(|facts| facts.opened) {
             let mut hands = instance.hands().await?;
+            kill_coordinator(&mut hands).await?;
             hands.exec("RESET REPLICA ALL", RESET).await?;
         }
         Ok::<_, Error>(())

@@ -345,6 +345,7 @@ impl Scene {
             source_address: None,
             acknowledges,
             ahead: false,
+            source_holds: None,
             expendable: false,
         };
         self.failover(ordinal).follow(&order, CALL).await

@@ -147,8 +147,10 @@ impl World {
 
     fn check_for(&mut self, server: u8, doing: &Doing, bounds: &Bounds) {
         match doing.command {
-            Command::Follow { source, ahead, .. } => {
-                let Some(theirs) = self.source_set(server, source) else { return self.fail(server) };
+            Command::Follow { source, ahead, holds, .. } => {
+                let own = self.servers[server as usize].received();
+                let known = holds.filter(|holds| own & !holds == 0);
+                let Some(theirs) = known.or_else(|| self.source_set(server, source)) else { return self.fail(server) };
                 let this = &mut self.servers[server as usize];
                 let foreign = this.received() & !theirs;
                 if foreign != 0 && bounds.sabotage != Sabotage::RewindSkipped {

@@ -11,7 +11,7 @@ use super::sets::{Bits, Epoch, Made, Set, each, name, number, one, small};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Command {
     Fence { epoch: Epoch, start: bool },
-    Follow { epoch: Epoch, source: u8, acknowledges: bool, ahead: bool },
+    Follow { epoch: Epoch, source: u8, acknowledges: bool, ahead: bool, holds: Option<Set> },
     Promote { epoch: Epoch, needed: u8, ackers: Bits, proven: Option<Set> },
     Acks { epoch: Epoch, needed: u8, struck: Bits },
     Demote { epoch: Epoch, kill: bool },
@@ -69,6 +69,7 @@ impl Command {
                 source: number(&order.source),
                 acknowledges: order.acknowledges,
                 ahead: order.ahead,
+                holds: order.source_holds.as_ref().map(|set| small(made, set)),
             },
             Order::Promote(order) => Self::Promote {
                 epoch: order.epoch as Epoch,
@@ -91,13 +92,14 @@ impl Command {
         match *self {
             Self::Fence { epoch, start } => Order::Fence(FenceOrder { epoch: epoch.into(), start }),
             Self::Demote { epoch, kill } => Order::Demote(DemoteOrder { epoch: epoch.into(), budget_ms: 0, kill }),
-            Self::Follow { epoch, source, acknowledges, ahead } => Order::Follow(FollowOrder {
+            Self::Follow { epoch, source, acknowledges, ahead, .. } => Order::Follow(FollowOrder {
                 epoch: epoch.into(),
                 source: name(source),
                 source_host: String::new(),
                 source_address: None,
                 acknowledges,
                 ahead,
+                source_holds: None,
                 expendable: false,
             }),
             Self::Promote { epoch, needed, ackers, .. } => Order::Promote(PromoteOrder {

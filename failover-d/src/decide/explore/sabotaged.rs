@@ -80,14 +80,14 @@ fn ignoring_what_is_about_to_be_committed_shows() {
 fn forgetting_a_promise_in_a_crash_shows() {
     let bounds = Bounds { moods: WARY, ..bounds(Sabotage::PromiseForgotten, 2, kind::CRASH | kind::WARY) };
     let mut world = World::new(&bounds);
-    let command = Command::Follow { epoch: 1, source: 0, acknowledges: true, ahead: false };
+    let command = Command::Follow { epoch: 1, source: 0, acknowledges: true, ahead: false, holds: None };
     world.letters.push(Letter { by: 0, to: 1, command });
     Small::from(bounds, world).shows(14);
 }
 
 #[test]
 fn following_with_a_tail_shows() {
-    Small::new(bounds(Sabotage::RewindSkipped, 1, kind::CRASH)).shows(12);
+    Small::new(bounds(Sabotage::RewindSkipped, 1, kind::CRASH)).shows(16);
 }
 
 /// c-0 died with a write that c-1 alone received, and c-1 is away; c-2 reigns.
