@@ -44,6 +44,8 @@ const SECRET_TIMEOUT: Duration = Duration::from_secs(3);
 const SECRET_PACE: Duration = Duration::from_secs(300);
 /// What people see is written during an operation only when it takes longer than this.
 const REPORT_LATER: Duration = Duration::from_secs(2);
+/// An operation is carried on by who claimed it; others help when it takes longer than this, for he may be gone.
+const HELP_AFTER: Duration = Duration::from_millis(250);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -290,6 +292,9 @@ impl Loop {
             let recent = record::recent_failovers(&self.cluster, self.cluster.spec.failover.window.as_std());
             let seen = self.memory.observe(&recorded, &self.wish(), recent, pods, Instant::now());
             self.follow_timeline(&seen);
+            if self.is_in_good_hands(seen.operation_age) {
+                return;
+            }
             let plan = decide::decide(&seen);
             self.route(&plan, pods);
             // Each write of the status makes the next compare-and-swap look again: an operation goes first.
@@ -305,6 +310,14 @@ impl Loop {
                 return;
             }
         }
+    }
+
+    /// Another failover-d has claimed the operation a moment ago: the same orders once more would only cost time, theirs
+    /// and that of the machine.
+    fn is_in_good_hands(&self, operation_age: Duration) -> bool {
+        let operation = self.cluster.status.as_ref().and_then(|status| status.operation.as_ref());
+        let claimed_by = operation.and_then(|operation| operation.requested_by.as_deref());
+        claimed_by.is_some_and(|claimed_by| *claimed_by != *self.context.holder) && operation_age < HELP_AFTER
     }
 
     fn give(&mut self, name: &Name, order: Order, operation: Option<String>) {

@@ -204,11 +204,11 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
     FollowOrder { epoch, source, source_host, source_address, acknowledges, ahead, source_holds, expendable }
 }
 
-/// What `name` answered in this epoch that it holds: it can only have become more.
+/// What `name` said that it holds after it had obeyed an order of this epoch: it can only have become more.
 fn said_to_hold<'a>(seen: &'a Observed, epoch: u64, name: &Name) -> Option<&'a GtidSet> {
-    let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
-    let Outcome::Held(state) = &answer.outcome else { return None };
-    state.mysqld.as_ref().filter(|_| state.data_id == seen.data_of(name)).map(|mysqld| &mysqld.received)
+    let state = seen.instances.get(name)?.state.as_ref()?;
+    let obeyed = state.promised == epoch && state.in_force;
+    state.mysqld.as_ref().filter(|_| obeyed).map(|mysqld| &mysqld.received)
 }
 
 fn needs_follow(

@@ -156,6 +156,15 @@ fn decide(instance: &Instance, ask: &Ask) -> Result<()> {
     }
 }
 
+/// A fence that is in force: whoever asks for it once more is told so, and holds up nobody.
+fn holds_still(instance: &Instance, ask: &Ask) -> bool {
+    ask.kind == OrderKind::Fence
+        && instance.look(|facts| {
+            let promise = &facts.promise;
+            facts.in_force && !facts.opened && promise.epoch == ask.epoch && promise.order == Some(OrderKind::Fence)
+        })
+}
+
 fn holds_data(instance: &Instance) -> Result<()> {
     match instance.look(|facts| facts.phase) {
         phase @ (Phase::Empty | Phase::Initialising | Phase::Cloning) => {
@@ -172,6 +181,9 @@ async fn admit(instance: Arc<Instance>, order: RoleOrder) -> Result<InstanceStat
     holds_data(&instance)?;
     decide(&instance, &ask)?;
     if instance.look(|facts| facts.carrying.as_ref() == Some(&order)) {
+        return Ok(instance.report());
+    }
+    if holds_still(&instance, &ask) && refresh(&instance).await && holds_still(&instance, &ask) {
         return Ok(instance.report());
     }
     let overtaking = matches!(ask.kind, OrderKind::Fence | OrderKind::Demote);
