@@ -30,7 +30,7 @@ use crate::decide::{self, Name, Observed, Order, Plan, Record, Wish};
 use crate::memory::{Memory, PodFacts};
 use crate::metrics::Metrics;
 use crate::order::{self, Orders};
-use crate::report::{self, Report};
+use crate::report::{self, Report, Told};
 use crate::route::{self, Desired, Target};
 use crate::stream::{self, Update};
 use crate::timeline::Timeline;
@@ -46,6 +46,16 @@ const SECRET_PACE: Duration = Duration::from_secs(300);
 const REPORT_LATER: Duration = Duration::from_secs(2);
 /// An operation is carried on by who claimed it; others help when it takes longer than this, for he may be gone.
 const HELP_AFTER: Duration = Duration::from_millis(250);
+/// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
+const DEFER: Duration = Duration::from_millis(40);
+/// Changes that matter to people are gathered for this long.
+const GATHER: Duration = Duration::from_millis(100);
+/// Numbers that only move (executed sets, lag, space) are written this often at most.
+const PACE: Duration = Duration::from_secs(10);
+/// Changes that matter are gathered for this long by whoever did not write the record last: by then it stands there.
+const LEAVE: Duration = Duration::from_millis(1200);
+/// What people see waits so long after a change of the record: clients are coming back just then.
+const CALM: Duration = Duration::from_millis(400);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -88,7 +98,12 @@ struct Loop {
     tls: Option<(Arc<ClientConfig>, Instant)>,
     updates: mpsc::Sender<Update>,
     routes: watch::Sender<Desired>,
-    reports: watch::Sender<(MySQLCluster, Report)>,
+    reports: watch::Sender<Told>,
+    /// This process wrote the record last. The other, if there is one, then only does what remains undone.
+    has_pen: bool,
+    /// Since when a write is left to who has the pen.
+    deferred: Option<Instant>,
+    record_changed: Instant,
     was_ready: Option<bool>,
     last_blocked: Option<String>,
     timeline: Option<Timeline>,
@@ -102,7 +117,8 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
     async move {
         let (updates, mut inbox) = mpsc::channel(256);
         let (routes, desired) = watch::channel(Desired::default());
-        let (reports, reported) = watch::channel((cluster.clone(), Report::default()));
+        let (reports, reported) =
+            watch::channel(Told { cluster: cluster.clone(), report: Report::default(), gather: GATHER, pace: PACE });
         tokio::spawn(
             route::run(context.client.clone(), cluster.clone(), desired, context.metrics.clone(), updates.clone())
                 .in_current_span(),
@@ -120,6 +136,9 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
             updates,
             routes,
             reports,
+            has_pen: false,
+            deferred: None,
+            record_changed: Instant::now(),
             was_ready: None,
             last_blocked: None,
             timeline: None,
@@ -140,7 +159,7 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
                     if let Some(update) = update { this.note(update); }
                     while let Ok(update) = inbox.try_recv() { this.note(update); }
                 }
-                () = sleep(TICK) => {}
+                () = sleep(if this.deferred.is_some() { DEFER } else { TICK }) => {}
             }
         }
         info!("gone");
@@ -158,9 +177,15 @@ fn version(cluster: &MySQLCluster) -> u64 {
 impl Loop {
     /// Takes up an object unless we hold a newer one (our own write comes back before the watch brings it).
     fn take(&mut self, cluster: MySQLCluster) {
-        if version(&cluster) >= version(&self.cluster) {
-            self.cluster = cluster;
+        if version(&cluster) < version(&self.cluster) {
+            return;
         }
+        if record::read(&cluster) != record::read(&self.cluster) {
+            self.has_pen = false;
+            self.deferred = None;
+            self.record_changed = Instant::now();
+        }
+        self.cluster = cluster;
     }
 
     fn note(&mut self, update: Update) {
@@ -298,14 +323,21 @@ impl Loop {
             let plan = decide::decide(&seen);
             self.route(&plan, pods);
             // Each write of the status makes the next compare-and-swap look again: an operation goes first.
-            if seen.record.operation.is_none() || seen.operation_age > REPORT_LATER {
+            let waits = plan.record.is_some() || seen.record.operation.is_some();
+            if !waits || seen.operation_age > REPORT_LATER {
                 self.report(&seen, &plan, pods);
             }
             for (name, order) in &plan.orders {
                 let operation = recorded.operation.as_ref().map(|operation| operation.id.clone());
                 self.give(name, order.clone(), operation);
             }
-            let Some(next) = plan.record.clone() else { return };
+            let Some(next) = plan.record.clone() else {
+                self.deferred = None;
+                return;
+            };
+            if !self.has_pen && self.deferred.get_or_insert_with(Instant::now).elapsed() < DEFER {
+                return;
+            }
             if !self.write(&recorded, &next, &plan, seen.operation_age).await {
                 return;
             }
@@ -337,6 +369,7 @@ impl Loop {
             epoch: routes.epoch,
             primary: routes.primary.as_ref().and_then(target),
             replicas: routes.replicas.iter().filter_map(target).collect(),
+            is_ours: self.has_pen,
         };
         self.routes.send_if_modified(|current| {
             let changed = *current != desired;
@@ -380,7 +413,12 @@ impl Loop {
             }
         }
         self.last_blocked = blocked;
-        self.reports.send_replace((self.cluster.clone(), report));
+        let (gather, pace) = match self.has_pen {
+            false => (LEAVE, PACE * 3),
+            true if self.record_changed.elapsed() < CALM => (CALM, PACE),
+            true => (GATHER, PACE),
+        };
+        self.reports.send_replace(Told { cluster: self.cluster.clone(), report, gather, pace });
     }
 
     /// Notes how far the operation has come.
@@ -410,6 +448,7 @@ impl Loop {
             Ok(written) => {
                 failpoint::hit(&format!("record.after.{point}")).await.ok();
                 self.take(written);
+                self.has_pen = true;
                 self.recorded(before, next, plan, elapsed);
                 true
             }

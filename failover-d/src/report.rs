@@ -20,10 +20,6 @@ use crate::decide::{self, Observed, Plan};
 
 /// Field manager of these writes.
 const MANAGER: &str = "pelorus/failover-d";
-/// Numbers that only move (executed sets, lag, space) are written this often at most.
-const PACE: Duration = Duration::from_secs(10);
-/// Changes that matter are gathered for this long.
-const GATHER: Duration = Duration::from_millis(100);
 /// Deadline of one call.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -267,14 +263,45 @@ fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
     json!({"apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster", "status": status})
 }
 
-/// Writes reports as they change, until the sender is dropped. The cluster object beside each report is only looked at
-/// for the times of its conditions.
-pub async fn run(
-    client: Client,
-    namespace: String,
-    name: String,
-    mut reports: watch::Receiver<(MySQLCluster, Report)>,
-) {
+/// A report on its way.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The object that it was made for.
+    pub cluster: MySQLCluster,
+    /// The report.
+    pub report: Report,
+    /// Changes that matter are gathered for this long.
+    pub gather: Duration,
+    /// Numbers that only move (executed sets, lag, space) are written this often at most.
+    pub pace: Duration,
+}
+
+/// Whether the object says already what matters: another failover-d was first.
+fn is_said(cluster: &MySQLCluster, report: &Report) -> bool {
+    let Some(status) = &cluster.status else { return false };
+    let verdicts = || {
+        report.verdicts.iter().all(|verdict| {
+            let wanted = if verdict.holds { "True" } else { "False" };
+            status.conditions.iter().any(|condition| {
+                let same = condition.reason == verdict.reason && condition.message == verdict.message;
+                condition.type_ == verdict.kind && condition.status == wanted && same
+            })
+        })
+    };
+    let said = Report {
+        ready: status.ready.clone().unwrap_or_default(),
+        version: status.version.clone(),
+        reason: status.reason.clone().unwrap_or_default(),
+        verdicts: report.verdicts.clone(),
+        instances: status.instances.clone(),
+        labels: report.labels.clone(),
+        generation: status.observed_generation,
+    };
+    said.urgent() == report.urgent() && verdicts()
+}
+
+/// Writes reports as they change, until the sender is dropped.
+pub async fn run(client: Client, namespace: String, name: String, mut reports: watch::Receiver<Told>) {
     let clusters: Api<MySQLCluster> = Api::namespaced(client.clone(), &namespace);
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let parameters = PatchParams::apply(MANAGER).force();
@@ -285,13 +312,19 @@ pub async fn run(
             return;
         }
         let urgent = |report: &Report| written.as_ref().is_none_or(|written| written.urgent() != report.urgent());
-        let due = written_at.elapsed() >= PACE;
-        if !due && !urgent(&reports.borrow().1) {
+        let (due, gather) = {
+            let told = reports.borrow();
+            let due = written_at.elapsed() >= told.pace;
+            (due, (due || urgent(&told.report)).then_some(told.gather))
+        };
+        let Some(gather) = gather else { continue };
+        tokio::time::sleep(gather).await;
+        let Told { cluster, report, .. } = reports.borrow_and_update().clone();
+        if cluster.metadata.deletion_timestamp.is_some() || report.ready.is_empty() {
             continue;
         }
-        tokio::time::sleep(GATHER).await;
-        let (cluster, report) = reports.borrow_and_update().clone();
-        if cluster.metadata.deletion_timestamp.is_some() || report.ready.is_empty() {
+        if !due && is_said(&cluster, &report) && report.labels.values().all(|(is, wanted)| is.as_deref() == *wanted) {
+            written = Some(report);
             continue;
         }
         let patch = status_patch(&cluster, &report);

@@ -27,6 +27,8 @@ const ANNOTATION_EPOCH: &str = "pelorus.dev/epoch";
 const MANAGED_BY: &str = "failover-d.pelorus.dev";
 /// Deadline of one call.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// What somebody else is writing is looked at after this long.
+const LEAVE: Duration = Duration::from_millis(150);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(200);
 /// Even when nothing changes the slices are looked at, in case somebody else changed them.
@@ -54,6 +56,8 @@ pub struct Desired {
     pub primary: Option<Target>,
     /// Instances that take reads.
     pub replicas: Vec<Target>,
+    /// This process wrote the record last; when it did not, somebody else is writing this by now.
+    pub is_ours: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +201,10 @@ pub async fn run(
     let mut known: [Option<EndpointSlice>; 2] = [None, None];
     let mut written = Desired::default();
     loop {
+        if !desired.borrow().is_ours {
+            tokio::time::sleep(LEAVE).await;
+            known = [None, None];
+        }
         let wanted = desired.borrow_and_update().clone();
         let [primary_known, replicas_known] = &mut known;
         let [primary_service, replicas_service] = &services;

@@ -192,6 +192,9 @@ async fn look(object: &MySQLCluster, cluster: &Cluster, context: &Context) -> Re
         record: record(object.status.as_ref()),
         rebuild: object.annotations().get(names::ANNOTATION_REBUILD).cloned(),
     };
+    if let Some(rest) = memory.quiet(&fingerprint.record, Instant::now()) {
+        return Ok(Action::requeue(rest));
+    }
     let stirred = slot.stirred.swap(false, Ordering::Relaxed);
     if let Some((settled, until)) = &memory.settled
         && !stirred

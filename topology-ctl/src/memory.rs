@@ -11,6 +11,11 @@ use rustls::ClientConfig;
 use crate::decide::Record;
 use crate::decide::provision::Attempt;
 
+/// An operation has this long to itself.
+const OPERATION: Duration = Duration::from_secs(2);
+/// And clients have this long to come back.
+const AFTERWARDS: Duration = Duration::from_millis(500);
+
 /// What a settled look rests on: while it stays the same and no pod stirs, there is nothing to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
@@ -41,8 +46,25 @@ pub struct Memory {
     pub settled: Option<(Fingerprint, Instant)>,
     /// Digest of the last picture, and since when it is the same.
     pub picture: Option<(u64, Instant)>,
+    /// Epoch of the record, whether an operation goes on, and since when that stands.
+    pub change: Option<(u64, bool, Instant)>,
     /// Whether the creation was announced.
     pub announced: bool,
+}
+
+impl Memory {
+    /// How long to keep still because the primary is being changed, or was a moment ago: nothing here is as urgent, and
+    /// each look costs the API server, and maybe the same machine, what clients are waiting for.
+    pub fn quiet(&mut self, record: &Record, now: Instant) -> Option<Duration> {
+        let since = match self.change {
+            Some((epoch, operation, since)) if (epoch, operation) == (record.epoch, record.operation) => since,
+            Some((0, ..)) | None => now.checked_sub(OPERATION).unwrap_or(now),
+            Some(_) => now,
+        };
+        self.change = Some((record.epoch, record.operation, since));
+        let quiet = if record.operation { OPERATION } else { AFTERWARDS };
+        quiet.checked_sub(now.duration_since(since)).filter(|rest| !rest.is_zero())
+    }
 }
 
 /// A cluster's memory, and what its watches found since the last look.
@@ -97,4 +119,28 @@ impl Memories {
 /// Spreads a pause: 75% to 125% of it.
 pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.75 + rand::random::<f64>() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{AFTERWARDS, Memory, OPERATION};
+    use crate::decide::Record;
+
+    #[test]
+    fn a_change_of_primary_is_left_alone_for_a_bounded_time() {
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        let at = |epoch, operation| Record { epoch, operation, ..Record::default() };
+        let later = |past: Duration| now + past;
+        assert_eq!(memory.quiet(&at(0, false), now), None, "nothing is known of it");
+        assert_eq!(memory.quiet(&at(0, true), now), None, "it is being born");
+        assert_eq!(memory.quiet(&at(1, false), now), None, "it was born");
+        assert_eq!(memory.quiet(&at(1, true), now), Some(OPERATION));
+        assert_eq!(memory.quiet(&at(1, true), later(OPERATION)), None, "it takes long");
+        assert_eq!(memory.quiet(&at(2, false), later(OPERATION)), Some(AFTERWARDS));
+        assert_eq!(memory.quiet(&at(2, false), later(OPERATION + AFTERWARDS)), None);
+        assert_eq!(Memory::default().quiet(&at(7, true), now), None, "this process has just begun");
+    }
 }
