@@ -47,8 +47,10 @@ test: test-unit test-e2e ## Everything that each landing has to pass.
 test-unit: deps ## Unit, property and real-mysqld tests; needs no cluster.
 	$(NEXTEST) --workspace --exclude tests
 
-test-e2e: install ## The suite on the development cluster.
-	$(NEXTEST) --profile e2e -p tests
+test-e2e: install ## The suite on the development cluster, with the rows of the fault suite that each landing passes.
+	$(DEVCLUSTER) heal
+	@rm -f target/faults.jsonl
+	$(NEXTEST) --profile e2e -p tests --features faults
 
 test-faults: install ## The whole fault suite, and a table of it.
 	$(DEVCLUSTER) heal

@@ -44,8 +44,8 @@ const SECRET_TIMEOUT: Duration = Duration::from_secs(3);
 const SECRET_PACE: Duration = Duration::from_secs(300);
 /// What people see is written during an operation only when it takes longer than this.
 const REPORT_LATER: Duration = Duration::from_secs(2);
-/// An operation is carried on by who claimed it; others help when it takes longer than this, for he may be gone.
-const HELP_AFTER: Duration = Duration::from_millis(250);
+/// An operation is carried on by who claimed it; others help when it has not moved for so long, for he may be gone.
+const HELP_AFTER: Duration = Duration::from_millis(400);
 /// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
 const DEFER: Duration = Duration::from_millis(40);
 /// Changes that matter to people are gathered for this long.
@@ -317,7 +317,7 @@ impl Loop {
             let recent = record::recent_failovers(&self.cluster, self.cluster.spec.failover.window.as_std());
             let seen = self.memory.observe(&recorded, &self.wish(), recent, pods, Instant::now());
             self.follow_timeline(&seen);
-            if self.is_in_good_hands(seen.operation_age) {
+            if self.is_in_good_hands() {
                 return;
             }
             let plan = decide::decide(&seen);
@@ -344,12 +344,13 @@ impl Loop {
         }
     }
 
-    /// Another failover-d has claimed the operation a moment ago: the same orders once more would only cost time, theirs
+    /// Another failover-d has claimed or advanced the operation a moment ago: the same orders once more would only cost time, theirs
     /// and that of the machine.
-    fn is_in_good_hands(&self, operation_age: Duration) -> bool {
+    fn is_in_good_hands(&self) -> bool {
         let operation = self.cluster.status.as_ref().and_then(|status| status.operation.as_ref());
         let claimed_by = operation.and_then(|operation| operation.requested_by.as_deref());
-        claimed_by.is_some_and(|claimed_by| *claimed_by != *self.context.holder) && operation_age < HELP_AFTER
+        claimed_by.is_some_and(|claimed_by| *claimed_by != *self.context.holder)
+            && self.record_changed.elapsed() < HELP_AFTER
     }
 
     fn give(&mut self, name: &Name, order: Order, operation: Option<String>) {

@@ -50,12 +50,25 @@ impl Cluster {
     /// # Errors
     /// Those of the API server.
     pub async fn event_reasons(&self) -> Result<BTreeSet<String>> {
+        Ok(self.told().await?.into_iter().filter_map(|event| event.reason).collect())
+    }
+
+    /// What `kubectl describe` shows of the Kubernetes Events of the MySQLCluster: reason and message.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn event_lines(&self) -> Result<Vec<String>> {
+        let line = |event: Event| format!("{} {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+        Ok(self.told().await?.into_iter().map(line).collect())
+    }
+
+    async fn told(&self) -> Result<Vec<Event>> {
         let events = self.api::<Event>().list(&ListParams::default()).await.context("list events")?;
         let ours = |event: &Event| {
             let object = &event.involved_object;
             object.kind.as_deref() == Some("MySQLCluster") && object.name.as_deref() == Some(&self.name)
         };
-        Ok(events.into_iter().filter(ours).filter_map(|event| event.reason).collect())
+        Ok(events.into_iter().filter(ours).collect())
     }
 
     /// Addresses that a Service leads to.

@@ -72,15 +72,27 @@ impl Harness {
     /// # Errors
     /// When there is none.
     pub async fn replay_event(&self, cluster: &Cluster, kind: &str, times: usize) -> Result<()> {
-        let subject = subject(cluster, kind);
-        let reader = async_nats::jetstream::new(self.nats_client().await?);
-        let stream = reader.get_stream(common::events::STREAM).await.context("open the stream of events")?;
-        let message = stream.get_last_raw_message_by_subject(&subject).await.context("get the last event")?;
+        let (subject, payload) = (subject(cluster, kind), self.last_payload(cluster, kind).await?);
         let writer = self.nats_client_of(WRITER).await?;
         for _ in 0..times {
-            writer.publish(subject.clone(), message.payload.clone()).await.context("publish")?;
+            writer.publish(subject.clone(), payload.clone().into()).await.context("publish")?;
         }
         writer.flush().await.context("flush")
+    }
+
+    /// The last event of a type about a cluster.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn last_event(&self, cluster: &Cluster, kind: &str) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.last_payload(cluster, kind).await?).context("the event is no JSON")
+    }
+
+    async fn last_payload(&self, cluster: &Cluster, kind: &str) -> Result<Vec<u8>> {
+        let reader = async_nats::jetstream::new(self.nats_client().await?);
+        let stream = reader.get_stream(common::events::STREAM).await.context("open the stream of events")?;
+        let last = stream.get_last_raw_message_by_subject(&subject(cluster, kind)).await;
+        Ok(last.context("get the last event")?.payload.to_vec())
     }
 
     /// Tries to publish an event about a cluster as a user who may only read; the result is how many of its subject the

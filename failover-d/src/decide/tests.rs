@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::instance::{Phase, ReceiverState, Role};
+use common::instance::{FollowOrder, Phase, ReceiverState, Role};
 
 use super::fixture::{fresh, healthy, heard, newborn, replica};
 use super::*;
@@ -738,4 +739,23 @@ fn of_two_histories_a_person_names_the_one_to_keep() {
     let plan = decide(&seen);
     assert_eq!(claimed(&plan).to.as_deref(), Some("c-2"));
     assert_eq!(plan.record.unwrap().losses[0].known_lost, gtids(&format!("{U0}:7")));
+}
+
+#[test]
+fn whoever_is_down_is_started_after_the_candidate_and_followers_know_what_that_holds() {
+    let mut seen = promoting_of_five();
+    seen.instances.get_mut("c-0").unwrap().refused = false;
+    set(&mut seen, "c-0", |state| (state.phase, state.mysqld) = (Phase::Crashed, None));
+    executed(&mut seen, "c-1", &format!("{U0}:1-9"));
+    let follows = |seen: &Observed| -> BTreeMap<Name, FollowOrder> {
+        let orders = decide(seen).orders.into_iter();
+        orders.filter_map(|(name, order)| if let Order::Follow(it) = order { Some((name, it)) } else { None }).collect()
+    };
+    let told = follows(&seen);
+    assert_eq!(told.keys().map(String::as_str).collect::<Vec<_>>(), ["c-2", "c-3", "c-4"]);
+    assert!(told.values().all(|order| order.source_holds == Some(gtids(&format!("{U0}:1-9")))), "{told:?}");
+    set(&mut seen, "c-1", |state| state.in_force = false);
+    assert!(follows(&seen).values().all(|order| order.source_holds.is_none()), "it may be of before the fence");
+    seen.operation_age = Duration::from_secs(2);
+    assert!(follows(&seen).contains_key("c-0"), "the candidate takes long");
 }

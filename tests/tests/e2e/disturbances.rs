@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use common::names::daemon;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use pelorus_dev::{Node, fault};
 use serde_json::json;
-use tests::harness::DAEMONS;
+use tests::faults::MYSQLD;
+use tests::harness::{DAEMONS, OPERATOR_NAMESPACE};
 use tests::ledger::{Ledger, Options};
-use tests::{Cluster, Scene, run, spec};
+use tests::pace::{Look, until};
+use tests::{Cluster, Faults, Scene, run, spec};
 
 /// The node that a pod runs on.
 fn node_of(pod: &Pod) -> Option<Node> {
@@ -154,4 +157,63 @@ async fn goes_on(scene: &Scene, shop: &Cluster, ledger: &Ledger) -> Result<()> {
     let pods: Vec<String> = scene.harness.daemon_pods("").await?.iter().map(ResourceExt::name_any).collect();
     scene.step(&format!("the daemons run on: {pods:?}"));
     ledger.wait_for(50, Duration::from_secs(30)).await
+}
+
+/// A reader can follow one failover everywhere by its id.
+#[tokio::test]
+async fn one_failover_has_one_id_in_logs_events_nats_and_metrics() -> Result<()> {
+    run("one-id", async |scene| {
+        let shop = scene.create("shop", spec::small(3)).await?;
+        shop.wait_ready(3, Duration::from_secs(60)).await?;
+        let old = shop.primary().await?;
+        Faults::new(&shop).kill(&old, MYSQLD).await?;
+        let moved = |status: &common::crd::MySQLClusterStatus| {
+            status.operation.is_none() && status.primary.as_ref().is_some_and(|primary| *primary != old)
+        };
+        shop.wait_status("another primary", Duration::from_secs(30), moved).await?;
+        let id = format!("failover-{}", shop.status().await?.epoch());
+        shop.wait_ready(3, Duration::from_secs(60)).await?;
+        scene.step(&format!("{id} is over"));
+
+        let news = Duration::from_secs(20);
+        until("the id in Events", news, async || {
+            let lines = shop.event_lines().await?;
+            let told = ["FailoverStarted", "FailoverCompleted"].map(|reason| format!("{reason} {id}: "));
+            let all = told.iter().all(|start| lines.iter().any(|line| line.starts_with(start)));
+            Ok(if all { Look::Done(()) } else { Look::Not(format!("{lines:?}")) })
+        })
+        .await?;
+        until("the id in exemplars of metrics", news, async || {
+            let wanted = format!("# {{cluster=\"shop\",operation=\"{id}\"}}");
+            for metric in ["pelorus_failover_operation_seconds_bucket", "pelorus_failover_step_seconds_bucket"] {
+                let lines = scene.harness.metrics(daemon::FAILOVER_D, metric).await?;
+                if !lines.iter().any(|line| line.contains(&wanted)) {
+                    return Ok(Look::Not(format!("{metric}: {lines:#?}")));
+                }
+            }
+            Ok(Look::Done(()))
+        })
+        .await?;
+        let kinds = ["failover.started", "failover.completed"];
+        scene.harness.wait_events(&shop, &kinds, news).await?;
+        for kind in kinds {
+            let event = scene.harness.last_event(&shop, kind).await?;
+            let named = event.pointer("/data/operation").and_then(|operation| operation.as_str());
+            ensure!(named == Some(&id), "{kind} in NATS: {event}");
+        }
+        let said = |logs: &std::collections::BTreeMap<String, String>, who: &str, what: &str| {
+            let of = logs.iter().filter(|(name, _)| name.contains(who));
+            of.flat_map(|(_, text)| text.lines()).any(|line| line.contains(what) && line.contains(&format!("\"{id}\"")))
+        };
+        let daemons = scene.harness.logs(OPERATOR_NAMESPACE).await?;
+        for what in ["operation claimed", "order obeyed", "operation advanced", "operation ended"] {
+            ensure!(said(&daemons, daemon::FAILOVER_D, what), "no line {what:?} of {id} in the logs of failover-d");
+        }
+        let instances = scene.harness.logs(&shop.namespace).await?;
+        for pod in shop.pods().await?.keys() {
+            ensure!(said(&instances, pod, "obeying"), "{pod} does not say that it obeyed {id}");
+        }
+        Ok(())
+    })
+    .await
 }
