@@ -88,8 +88,12 @@ const REST: std::ops::RangeInclusive<u64> = 1_500..=14_000;
 /// How long a fault lasts, in milliseconds: longer than the rest at times, so that faults overlap.
 const LASTS: std::ops::RangeInclusive<u64> = 300..=20_000;
 
+/// From the end of an outage of the API server to the next. Kubernetes' own clients back off for up to a minute after
+/// each, and for longer when they come in a row: kubelets and scheduler would be away all the time, and no pod there to
+/// be hit.
+const BETWEEN_OUTAGES: Duration = Duration::from_secs(180);
+
 fn draw(rng: &mut StdRng) -> Action {
-    // All of it is drawn for every step: no draw depends on what came before.
     let (kind, is_primary, k, percent) =
         (rng.random_range(0..22_u32), rng.random_bool(0.6), rng.random_range(0..2_usize), rng.random_range(5..40_u8));
     let who = if is_primary { Who::Primary } else { Who::Replica(k) };
@@ -121,12 +125,19 @@ pub fn walk(seed: u64, length: Duration) -> Vec<Step> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut steps = Vec::new();
     let mut at = Duration::ZERO;
+    let mut no_outage_before = Duration::ZERO;
     loop {
         at += Duration::from_millis(rng.random_range(REST));
-        let action = draw(&mut rng);
+        let mut action = draw(&mut rng);
+        while action == Action::ApiServer && at < no_outage_before {
+            action = draw(&mut rng);
+        }
         let lasts = Duration::from_millis(rng.random_range(LASTS));
         if at >= length {
             return steps;
+        }
+        if action == Action::ApiServer {
+            no_outage_before = at + lasts + BETWEEN_OUTAGES;
         }
         steps.push(Step { at, action, lasts });
     }
