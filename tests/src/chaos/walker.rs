@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use common::names::daemon;
 use kube::ResourceExt;
 use pelorus_dev::Node;
-use pelorus_dev::fault::Direction;
+use pelorus_dev::fault::{self, Direction};
 use serde_json::json;
 
 use super::{Action, Step, Who};
@@ -21,6 +21,8 @@ use crate::nats::NATS;
 
 /// Longest making or undoing of a fault; powering a node on takes longest.
 const ACT: Duration = Duration::from_secs(120);
+/// The scheduler and the controller manager are looked after this often.
+const KEEP: Duration = Duration::from_secs(10);
 /// Longest look for who has which role.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,7 @@ pub struct Walker {
     log: Log,
     /// What is to be undone, and when.
     ends: Vec<(Duration, Undo)>,
+    kept: Instant,
 }
 
 impl Walker {
@@ -50,7 +53,7 @@ impl Walker {
         }
         let (primary, replicas, faults) = (shop.primary().await?, shop.replicas().await?, Faults::new(shop));
         let (shop, log, ends) = (shop.clone(), Log::default(), Vec::new());
-        Ok(Self { shop, faults, origin, primary, replicas, ledgers, log, ends })
+        Ok(Self { shop, faults, origin, primary, replicas, ledgers, log, ends, kept: Instant::now() })
     }
 
     fn say(&self, what: &str) {
@@ -224,6 +227,12 @@ impl Walker {
                     self.say(&format!("            not undone yet: {undo:?}: {error:#}"));
                     self.ends.push((now + Duration::from_secs(5), undo));
                 }
+            }
+        }
+        if self.kept.elapsed() > KEEP {
+            self.kept = Instant::now();
+            if let Err(error) = self.shop.harness.dev(fault::keep_controllers).await {
+                self.say(&format!("            controllers not kept: {error:#}"));
             }
         }
         let has_power = |node: &Node| !self.faults.undone_by().contains(&Undo::Power(*node));

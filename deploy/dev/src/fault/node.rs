@@ -67,5 +67,12 @@ pub fn stop_api_server(cluster: &Cluster) -> Result<()> {
 pub fn start_api_server(cluster: &Cluster) -> Result<()> {
     let artifacts = build::ensure(&cluster.paths)?;
     control_plane::start_api_server(cluster, &artifacts)?;
+    control_plane::start_controllers(cluster, &artifacts)?;
     forget(cluster, &Fault::ApiServerStopped.identity())
+}
+
+/// Starts the controller manager and the scheduler where they have ended, as a kubelet does: after an outage of the API
+/// server the scheduler may find that a pod was bound elsewhere than it thought, and ends itself.
+pub fn keep_controllers(cluster: &Cluster) -> Result<()> {
+    control_plane::start_controllers(cluster, &build::ensure(&cluster.paths)?)
 }
