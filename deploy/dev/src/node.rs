@@ -78,7 +78,11 @@ pub(crate) fn start_containerd(cluster: &Cluster, node: Node) -> Result<()> {
     })
 }
 
-/// Starts kubelet and kube-proxy of a node unless they run.
+/// Where kubelet says that it is well.
+const KUBELET_HEALTH: u16 = 10248;
+
+/// Starts kubelet and kube-proxy of a node unless they run, and waits until kubelet answers. One that finds containerd not ready
+/// yet ends itself; it is started again, as systemd would.
 pub(crate) fn start_kubelet(cluster: &Cluster, artifacts: &Artifacts, node: Node, options: &NodeOptions) -> Result<()> {
     let paths = &cluster.paths;
     let [proxy, kubelet, _] = processes(node);
@@ -98,8 +102,8 @@ pub(crate) fn start_kubelet(cluster: &Cluster, artifacts: &Artifacts, node: Node
         format!("--root-dir={}/kubelet", folder.display()),
         format!("--node-labels=topology.kubernetes.io/zone={}", node.zone()),
     ];
-    start(cluster, node, &kubelet, args)?;
-    let args = [
+    start(cluster, node, &kubelet, args.clone())?;
+    let proxy_args = [
         devkube,
         "kube-proxy".into(),
         format!("--kubeconfig={}", paths.kubeconfig_of("proxy").display()),
@@ -113,7 +117,18 @@ pub(crate) fn start_kubelet(cluster: &Cluster, artifacts: &Artifacts, node: Node
         format!("--iptables-min-sync-period={}", options.kube_proxy_sync),
         "--iptables-sync-period=10s".into(),
     ];
-    start(cluster, node, &proxy, args)
+    start(cluster, node, &proxy, proxy_args)?;
+    let (what, log) = (format!("kubelet of {} did not answer", node.name()), paths.log(&kubelet));
+    wait_for(&what, Duration::from_secs(60), Some(&log), || {
+        start(cluster, node, &kubelet, args.clone()).is_ok() && answers(node, KUBELET_HEALTH)
+    })
+}
+
+/// Whether something listens on a port of a node's loopback address.
+fn answers(node: Node, port: u16) -> bool {
+    let enter = format!("--net={}", network::netns_path(node).display());
+    let knock = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
+    command::run("nsenter", [enter.as_str(), "bash", "-c", &knock]).is_ok()
 }
 
 fn start(cluster: &Cluster, node: Node, name: &str, args: impl IntoIterator<Item = String>) -> Result<()> {

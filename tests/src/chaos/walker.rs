@@ -21,7 +21,7 @@ use crate::nats::NATS;
 
 /// Longest making or undoing of a fault; powering a node on takes longest.
 const ACT: Duration = Duration::from_secs(120);
-/// The scheduler and the controller manager are looked after this often.
+/// What ends by itself in Kubernetes is started again this often.
 const KEEP: Duration = Duration::from_secs(10);
 /// Longest look for who has which role.
 const LOOK: Duration = Duration::from_secs(2);
@@ -231,8 +231,8 @@ impl Walker {
         }
         if self.kept.elapsed() > KEEP {
             self.kept = Instant::now();
-            if let Err(error) = self.shop.harness.dev(fault::keep_controllers).await {
-                self.say(&format!("            controllers not kept: {error:#}"));
+            if let Err(error) = self.shop.harness.dev(fault::keep_running).await {
+                self.say(&format!("            not kept running: {error:#}"));
             }
         }
         let has_power = |node: &Node| !self.faults.undone_by().contains(&Undo::Power(*node));

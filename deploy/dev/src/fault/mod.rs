@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     network::{Direction, Party, drop_between, lose_between, undrop},
-    node::{cut_node, heal_node, keep_controllers, power_off, power_on, start_api_server, stop_api_server},
+    node::{cut_node, heal_node, keep_running, power_off, power_on, start_api_server, stop_api_server},
     process::{Process, Signal, freeze, kill_in_pod, processes_in_pod, thaw},
     volume::{break_volume, fill_volume, freeze_volume, thaw_volume, unfill_volume},
 };
@@ -194,7 +194,7 @@ pub fn active(cluster: &Cluster) -> Vec<Fault> {
 /// Undoes all faults that are in force. Each is tried, whatever becomes of the others; the first error is returned.
 pub fn heal(cluster: &Cluster) -> Result<()> {
     let healed = active(cluster).iter().map(|fault| fault.undo(cluster)).fold(Ok(()), Result::and);
-    healed.and(keep_controllers(cluster))
+    healed.and(keep_running(cluster))
 }
 
 /// Forgets the faults that `up` has undone by itself, because it starts whatever does not run.

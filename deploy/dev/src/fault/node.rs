@@ -71,8 +71,16 @@ pub fn start_api_server(cluster: &Cluster) -> Result<()> {
     forget(cluster, &Fault::ApiServerStopped.identity())
 }
 
-/// Starts the controller manager and the scheduler where they have ended, as a kubelet does: after an outage of the API
-/// server the scheduler may find that a pod was bound elsewhere than it thought, and ends itself.
-pub fn keep_controllers(cluster: &Cluster) -> Result<()> {
-    control_plane::start_controllers(cluster, &build::ensure(&cluster.paths)?)
+/// Starts what has ended by itself, as kubelets and systemd do: after an outage of the API server the scheduler may find
+/// that a pod was bound elsewhere than it thought, and ends itself. Nodes without power are left alone.
+pub fn keep_running(cluster: &Cluster) -> Result<()> {
+    let artifacts = build::ensure(&cluster.paths)?;
+    control_plane::start_controllers(cluster, &artifacts)?;
+    let options = NodeOptions::load(&cluster.paths);
+    let is_on = |node: &Node| super::recorded(cluster, &Fault::NodeOff { node: node.name() }.identity()).is_none();
+    for node in Node::all().filter(is_on) {
+        node::start_containerd(cluster, node)?;
+        node::start_kubelet(cluster, &artifacts, node, &options)?;
+    }
+    Ok(())
 }
