@@ -48,14 +48,6 @@ const REPORT_LATER: Duration = Duration::from_secs(2);
 const HELP_AFTER: Duration = Duration::from_millis(400);
 /// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
 const DEFER: Duration = Duration::from_millis(40);
-/// Changes that matter to people are gathered for this long.
-const GATHER: Duration = Duration::from_millis(100);
-/// Numbers that only move (executed sets, lag, space) are written this often at most.
-const PACE: Duration = Duration::from_secs(10);
-/// Changes that matter are gathered for this long by whoever did not write the record last: by then it stands there.
-const LEAVE: Duration = Duration::from_millis(1200);
-/// What people see waits so long after a change of the record: clients are coming back just then.
-const CALM: Duration = Duration::from_millis(400);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -117,8 +109,8 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
     async move {
         let (updates, mut inbox) = mpsc::channel(256);
         let (routes, desired) = watch::channel(Desired::default());
-        let (reports, reported) =
-            watch::channel(Told { cluster: cluster.clone(), report: Report::default(), gather: GATHER, pace: PACE });
+        let nothing = Told::new(cluster.clone(), Report::default(), false, Duration::ZERO);
+        let (reports, reported) = watch::channel(nothing);
         tokio::spawn(
             route::run(context.client.clone(), cluster.clone(), desired, context.metrics.clone(), updates.clone())
                 .in_current_span(),
@@ -344,8 +336,8 @@ impl Loop {
         }
     }
 
-    /// Another failover-d has claimed or advanced the operation a moment ago: the same orders once more would only cost time, theirs
-    /// and that of the machine.
+    /// Another failover-d has claimed or advanced the operation a moment ago: the same orders once more would only cost
+    /// time, theirs and that of the machine.
     fn is_in_good_hands(&self) -> bool {
         let operation = self.cluster.status.as_ref().and_then(|status| status.operation.as_ref());
         let claimed_by = operation.and_then(|operation| operation.requested_by.as_deref());
@@ -414,12 +406,8 @@ impl Loop {
             }
         }
         self.last_blocked = blocked;
-        let (gather, pace) = match self.has_pen {
-            false => (LEAVE, PACE * 3),
-            true if self.record_changed.elapsed() < CALM => (CALM, PACE),
-            true => (GATHER, PACE),
-        };
-        self.reports.send_replace(Told { cluster: self.cluster.clone(), report, gather, pace });
+        let since_change = self.record_changed.elapsed();
+        self.reports.send_replace(Told::new(self.cluster.clone(), report, self.has_pen, since_change));
     }
 
     /// Notes how far the operation has come.

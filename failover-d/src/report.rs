@@ -20,6 +20,14 @@ use crate::decide::{self, Observed, Plan};
 
 /// Field manager of these writes.
 const MANAGER: &str = "pelorus/failover-d";
+/// Numbers that only move (executed sets, lag, space) are written this often at most.
+const PACE: Duration = Duration::from_secs(10);
+/// Changes that matter are gathered for this long.
+const GATHER: Duration = Duration::from_millis(100);
+/// And for this long after a change of the record: clients are coming back just then.
+const CALM: Duration = Duration::from_millis(400);
+/// And for this long by whoever did not write the record last: by then it stands there.
+const LEAVE: Duration = Duration::from_millis(1200);
 /// Deadline of one call.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,6 +42,13 @@ pub struct Verdict {
     pub reason: String,
     /// For people.
     pub message: String,
+}
+
+impl Verdict {
+    /// As conditions have it.
+    fn status(&self) -> &'static str {
+        if self.holds { "True" } else { "False" }
+    }
 }
 
 /// All that is reported of a cluster.
@@ -234,7 +249,7 @@ fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
         .verdicts
         .iter()
         .map(|verdict| {
-            let status = if verdict.holds { "True" } else { "False" };
+            let status = verdict.status();
             let since = known
                 .iter()
                 .find(|condition| condition.type_ == verdict.kind && condition.status == status)
@@ -272,22 +287,34 @@ pub struct Told {
     pub report: Report,
     /// Changes that matter are gathered for this long.
     pub gather: Duration,
-    /// Numbers that only move (executed sets, lag, space) are written this often at most.
+    /// Numbers that only move are written this often at most.
     pub pace: Duration,
 }
 
-/// Whether the object says already what matters: another failover-d was first.
+impl Told {
+    /// `has_pen`: this process wrote the record last, which changed so long ago.
+    pub fn new(cluster: MySQLCluster, report: Report, has_pen: bool, since_change: Duration) -> Self {
+        let (gather, pace) = match has_pen {
+            false => (LEAVE, PACE * 3),
+            true if since_change < CALM => (CALM, PACE),
+            true => (GATHER, PACE),
+        };
+        Self { cluster, report, gather, pace }
+    }
+}
+
+/// Whether the object and its pods say already what matters: another failover-d was first.
 fn is_said(cluster: &MySQLCluster, report: &Report) -> bool {
     let Some(status) = &cluster.status else { return false };
     let verdicts = || {
         report.verdicts.iter().all(|verdict| {
-            let wanted = if verdict.holds { "True" } else { "False" };
             status.conditions.iter().any(|condition| {
                 let same = condition.reason == verdict.reason && condition.message == verdict.message;
-                condition.type_ == verdict.kind && condition.status == wanted && same
+                condition.type_ == verdict.kind && condition.status == verdict.status() && same
             })
         })
     };
+    let labels = || report.labels.values().all(|(is, wanted)| is.as_deref() == *wanted);
     let said = Report {
         ready: status.ready.clone().unwrap_or_default(),
         version: status.version.clone(),
@@ -297,7 +324,7 @@ fn is_said(cluster: &MySQLCluster, report: &Report) -> bool {
         labels: report.labels.clone(),
         generation: status.observed_generation,
     };
-    said.urgent() == report.urgent() && verdicts()
+    said.urgent() == report.urgent() && verdicts() && labels()
 }
 
 /// Writes reports as they change, until the sender is dropped.
@@ -323,7 +350,7 @@ pub async fn run(client: Client, namespace: String, name: String, mut reports: w
         if cluster.metadata.deletion_timestamp.is_some() || report.ready.is_empty() {
             continue;
         }
-        if !due && is_said(&cluster, &report) && report.labels.values().all(|(is, wanted)| is.as_deref() == *wanted) {
+        if !due && is_said(&cluster, &report) {
             written = Some(report);
             continue;
         }

@@ -199,15 +199,17 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
     let source_address = seen.instances.get(source).and_then(|instance| instance.address);
     // It is no recorded acker, and no reign before waits for a proof, which it could have been an acker of.
     let expendable = !acknowledges && seen.record.operation.is_none() && seen.record.unproven.is_empty();
-    let source_holds = said_to_hold(seen, epoch, source).cloned();
+    let source_holds = closed_with(seen, source).cloned();
     let source = source.clone();
     FollowOrder { epoch, source, source_host, source_address, acknowledges, ahead, source_holds, expendable }
 }
 
-/// What `name` said that it holds after it had obeyed an order of this epoch: it can only have become more.
-fn said_to_hold<'a>(seen: &'a Observed, epoch: u64, name: &Name) -> Option<&'a GtidSet> {
+/// What a candidate said that it holds after it had obeyed an order of its operation: it can only become more. Only of a
+/// candidate: of a primary it becomes more all the time, and so would each order be another one, given anew.
+fn closed_with<'a>(seen: &'a Observed, name: &Name) -> Option<&'a GtidSet> {
+    let operation = seen.record.operation.as_ref().filter(|it| it.phase == OperationPhase::Promoting)?;
     let state = seen.instances.get(name)?.state.as_ref()?;
-    let obeyed = state.promised == epoch && state.in_force;
+    let obeyed = state.promised == operation.epoch && state.in_force;
     state.mysqld.as_ref().filter(|_| obeyed).map(|mysqld| &mysqld.received)
 }
 

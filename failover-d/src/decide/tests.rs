@@ -758,4 +758,9 @@ fn whoever_is_down_is_started_after_the_candidate_and_followers_know_what_that_h
     assert!(follows(&seen).values().all(|order| order.source_holds.is_none()), "it may be of before the fence");
     seen.operation_age = Duration::from_secs(2);
     assert!(follows(&seen).contains_key("c-0"), "the candidate takes long");
+    let mut steady = healthy(3);
+    set(&mut steady, "c-1", |state| state.in_force = false);
+    let before = follows(&steady);
+    executed(&mut steady, "c-0", &format!("{U0}:1-9"));
+    assert_eq!((follows(&steady), before.len()), (before, 1), "a write makes no new order");
 }

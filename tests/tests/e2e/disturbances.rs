@@ -1,5 +1,6 @@
 //! What all clusters share is taken away. nextest runs these alone.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -201,7 +202,7 @@ async fn one_failover_has_one_id_in_logs_events_nats_and_metrics() -> Result<()>
             let named = event.pointer("/data/operation").and_then(|operation| operation.as_str());
             ensure!(named == Some(&id), "{kind} in NATS: {event}");
         }
-        let said = |logs: &std::collections::BTreeMap<String, String>, who: &str, what: &str| {
+        let said = |logs: &BTreeMap<String, String>, who: &str, what: &str| {
             let of = logs.iter().filter(|(name, _)| name.contains(who));
             of.flat_map(|(_, text)| text.lines()).any(|line| line.contains(what) && line.contains(&format!("\"{id}\"")))
         };
