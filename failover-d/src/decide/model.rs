@@ -248,6 +248,16 @@ impl Instance {
         self.state.as_ref().is_some_and(is_open)
     }
 
+    /// Runs closed as the primary of this epoch: it may hold what nobody acknowledged, and opens when its ackers prove that
+    /// they hold it, too.
+    pub fn waits_for_proof(&self, epoch: Epoch, wish: &Wish) -> bool {
+        self.phase(wish) == Some(Phase::Running)
+            && !self.serves_as_primary()
+            && self.state.as_ref().is_some_and(|state| {
+                state.promised == epoch && state.tail_unproven && matches!(state.role, Role::Primary { .. })
+            })
+    }
+
     /// Follows `source` and misses nothing that it would need to be promoted or to acknowledge.
     pub fn follows(&self, source: &str, wish: &Wish) -> bool {
         if !self.fresh(wish) || !self.errant.is_empty() {

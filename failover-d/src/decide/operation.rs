@@ -20,6 +20,8 @@ const CATCH_UP_BUDGET: Duration = Duration::from_secs(6);
 /// An instance that is down is started when the candidate has opened, or after this long: the start of a mysqld takes what
 /// the candidate, and its clients, may need on the same machine.
 const HEAD_START: Duration = Duration::from_secs(1);
+/// So long a candidate that runs waits for its ackers to prove its tail; then others are asked, too.
+const HELP_AFTER: Duration = Duration::from_secs(10);
 /// A candidate applies what it received within this time; it lagged little when it was chosen.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A strike that finds no proof within this time is given up; the acker counts again.
@@ -165,6 +167,18 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             ..Plan::default()
         };
     }
+    let proven = proof::proven_tail(seen, instance, &operation.ackers, operation.acks_needed);
+    let waits = instance.waits_for_proof(operation.epoch, &seen.wish);
+    if waits && proven.is_none() && seen.operation_age > HELP_AFTER {
+        let helpers = steady::helpers(seen, to, operation.epoch, &operation.ackers);
+        if let Some(names) = steady::list(&helpers) {
+            let ackers = operation.ackers.union(&helpers).cloned().collect();
+            let advanced = Operation { ackers, ..operation.clone() };
+            let record = Record { operation: Some(advanced), ..seen.record.clone() };
+            let why = format!("{names} may prove what {to} holds: nobody else does");
+            return Plan { record: Some(record), why, ..Plan::default() };
+        }
+    }
     let ackers =
         operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
     let mut orders = vec![(
@@ -174,7 +188,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             acks_needed: operation.acks_needed,
             ackers,
             apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
-            proven: proof::proven_tail(seen, instance, &operation.ackers, operation.acks_needed),
+            proven,
         }),
     )];
     let waits = |name: &Name| seen.operation_age < HEAD_START && seen.phase_of(name) == Some(Phase::Crashed);

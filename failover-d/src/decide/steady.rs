@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use common::instance::{AcksOrder, Phase, PromoteOrder, ReceiverState, Role};
+use common::instance::{AcksOrder, Epoch, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
     Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Plan, Record, STRIKE_AFTER, acks_wanted,
@@ -54,6 +54,9 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
         return Plan { orders, blocked: Some(Blocked { reason: "FencedByHand", message }), ..Plan::default() };
     }
     if !instance.serves_as_primary() {
+        if let Some(plan) = call_in(seen, primary, instance) {
+            return plan;
+        }
         return Plan {
             orders: reopen(seen, primary, instance),
             blocked: Some(not_serving(primary, instance)),
@@ -99,6 +102,65 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
         ));
     }
     orders
+}
+
+/// Instances that may be recorded as ackers of `source`, the primary or a candidate that runs and stays closed because too
+/// few of `ackers` can hold what it has to prove: they have been told in `epoch` to follow it, and hold nothing that it
+/// lacks, or are down and have to ask it first, which who is locked out cannot. With more ackers, and as many
+/// acknowledgements needed, the record claims less than before: always true.
+pub fn helpers(seen: &Observed, source: &Name, epoch: Epoch, ackers: &BTreeSet<Name>) -> BTreeSet<Name> {
+    let Some(held) = seen.instances.get(source).and_then(Instance::received) else { return BTreeSet::new() };
+    seen.instances
+        .iter()
+        .filter(|(name, helper)| {
+            may_join(seen, source, name, helper)
+                && !ackers.contains(*name)
+                && helper.is_told_to_follow(source, epoch)
+                && helper.errant.is_empty()
+                && match helper.phase(&seen.wish) {
+                    Some(Phase::Crashed) => true,
+                    Some(Phase::Running) => {
+                        !helper.cannot_apply() && helper.received().is_some_and(|received| received.is_subset(held))
+                    }
+                    Some(
+                        Phase::Empty
+                        | Phase::Initialising
+                        | Phase::Cloning
+                        | Phase::Rewinding
+                        | Phase::Starting
+                        | Phase::Stopping
+                        | Phase::Failed,
+                    )
+                    | None => false,
+                }
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// The primary runs and is closed, and those who would prove what it has executed are lost or missing.
+fn call_in(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan> {
+    let record = &seen.record;
+    let lost = |name: &Name| seen.phase_of(name) == Some(Phase::Failed) || strike_reason(seen, primary, name).is_some();
+    let able = record.ackers.iter().filter(|name| !lost(name)).count();
+    if !instance.waits_for_proof(record.epoch, &seen.wish) || able >= record.acks_needed as usize {
+        return None;
+    }
+    let helpers = helpers(seen, primary, record.epoch, &record.ackers);
+    let why = format!("{} may acknowledge: too few of the recorded ackers are left", list(&helpers)?);
+    let ackers = record.ackers.union(&helpers).cloned().collect();
+    let record = Record { epoch: next_epoch(seen), ackers, ..record.clone() };
+    Some(Plan { record: Some(record), why, ..Plan::default() })
+}
+
+/// Names for people; none: there are none.
+pub fn list(names: &BTreeSet<Name>) -> Option<String> {
+    (!names.is_empty()).then(|| names.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+/// Whether an instance may be made an acker of `source` at all.
+fn may_join(seen: &Observed, source: &Name, name: &Name, instance: &Instance) -> bool {
+    name != source && !seen.wish.fenced.contains(name) && instance.ordinal < seen.wish.instances && !instance.leaving()
 }
 
 fn not_serving(primary: &Name, instance: &Instance) -> Blocked {
@@ -189,20 +251,13 @@ fn grow(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan> {
         .instances
         .iter()
         .filter(|(name, candidate)| {
-            *name != primary
+            may_join(seen, primary, name, candidate)
                 && !seen.record.ackers.contains(*name)
-                && !seen.wish.fenced.contains(*name)
-                && candidate.ordinal < seen.wish.instances
-                && !candidate.leaving()
                 && caught_up(seen, primary, candidate, executed)
         })
         .map(|(name, _)| name.clone())
         .collect();
-    if joining.is_empty() {
-        return None;
-    }
-    let names: Vec<&str> = joining.iter().map(String::as_str).collect();
-    let why = format!("{} caught up and may acknowledge", names.join(", "));
+    let why = format!("{} caught up and may acknowledge", list(&joining)?);
     let ackers = seen.record.ackers.union(&joining).cloned().collect();
     let record = Record { epoch: next_epoch(seen), ackers, ..seen.record.clone() };
     Some(Plan { record: Some(record), why, ..Plan::default() })

@@ -182,7 +182,8 @@ fn judge(world: &mut World, bounds: &Bounds, mind: &Mind, possible: bool) -> Cal
     }
     let ready = each(world.facts.ackers).filter(|acker| world.connected(*acker) == Some(primary)).count();
     if ready < usize::from(this.needed) {
-        return if lost == 0 { stuck("writes wait".to_owned(), world) } else { Calm::Refused };
+        let enough = lost == 0 || possible;
+        return if enough { stuck("writes wait".to_owned(), world) } else { Calm::Refused };
     }
     if world.made.len() < 63 {
         world.write(primary, bounds);
@@ -210,7 +211,12 @@ fn claimed(world: &World) -> (Bits, u8) {
     facts.candidate().map_or((facts.ackers, facts.needed), |(_, intent)| (intent.ackers, intent.needed))
 }
 
+/// Whether fewer than have to acknowledge have data that they can follow with, recorded or not.
 fn too_few_are_left(world: &World) -> bool {
-    let (ackers, needed) = claimed(world);
-    (ackers & !lost_for_good(world)).count_ones() < u32::from(needed)
+    let able = |server: &u8| {
+        let this = &world.servers[*server as usize];
+        let leads = world.facts.candidate().map_or(world.facts.primary, |(to, _)| Some(to));
+        leads != Some(*server) && *server < world.hope.instances && this.data != 0 && !this.failed
+    };
+    each(world.everybody()).filter(able).count() < usize::from(claimed(world).1)
 }

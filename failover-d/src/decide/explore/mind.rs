@@ -107,6 +107,7 @@ fn state(made: &[Made], server: u8, snap: &Snap) -> InstanceState {
         in_force: snap.in_force,
         phase: snap.phase,
         leaving: snap.leaving,
+        tail_unproven: snap.unproven,
         data_id: data_name(snap.data),
         mysqld: snap.up.then(|| mysqld(made, snap)),
         ..fresh(&name(server))
