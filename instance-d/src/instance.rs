@@ -30,6 +30,8 @@ pub const LOGIN: Duration = Duration::from_secs(3);
 pub const STATEMENT: Duration = Duration::from_secs(3);
 /// Pace of looking whether a starting mysqld answers.
 const READY_POLL: Duration = Duration::from_millis(40);
+/// The problem of an instance whose mysqld has begun to end, until it is known how it ended.
+const ENDING: &str = "mysqld is ending, and nobody asked it to";
 /// `ER_ACCESS_DENIED_ERROR`.
 const ACCESS_DENIED: u16 = 1045;
 
@@ -262,9 +264,22 @@ impl Instance {
         lock(&self.config).clone()
     }
 
-    /// The process, when there is one.
+    /// mysqld, when it runs. From when it begins to end there is none.
     pub fn child(&self) -> Option<Arc<Mysqld>> {
+        self.process().filter(|process| process.lives())
+    }
+
+    /// The process, until it is gone for good.
+    pub fn process(&self) -> Option<Arc<Mysqld>> {
         lock(&self.child).clone()
+    }
+
+    /// Waits until a mysqld that has begun to end is gone: until then it holds its files, and a lock on them.
+    pub async fn gone(&self) {
+        if let Some(process) = self.process().filter(|process| !process.lives()) {
+            process.exited().await;
+            self.ended(&process);
+        }
     }
 
     /// Renders the option file and starts mysqld, closed and read-only. `supervised`: see [`Mysqld::start`].
@@ -298,22 +313,20 @@ impl Instance {
         let instance = Arc::clone(self);
         let watched = Arc::clone(&child);
         tokio::spawn(async move {
+            watched.dies().await;
+            instance.dies(&watched);
             watched.exited().await;
             instance.ended(&watched);
         });
         Ok(child)
     }
 
-    /// mysqld is gone. Whoever stopped it on purpose has set the phase and goes on from there.
-    fn ended(&self, ended: &Arc<Mysqld>) {
-        let mut child = lock(&self.child);
-        if !child.as_ref().is_some_and(|child| Arc::ptr_eq(child, ended)) {
+    /// mysqld is as good as gone. Whoever stopped it on purpose has set the phase and goes on from there.
+    fn dies(&self, dying: &Arc<Mysqld>) {
+        if !self.process().is_some_and(|process| Arc::ptr_eq(&process, dying)) {
             return;
         }
-        *child = None;
-        drop(child);
         *lock(&self.hands) = None;
-        let error = ended.ended("nobody asked it to");
         self.change(|facts| {
             facts.in_force = false;
             facts.opened = false;
@@ -321,9 +334,8 @@ impl Instance {
             facts.canary = None;
             match facts.phase {
                 Phase::Starting | Phase::Running | Phase::Failed => {
-                    tracing::error!(%error, "mysqld ended");
                     facts.phase = Phase::Crashed;
-                    facts.problem = Some(error.to_string());
+                    facts.problem = Some(ENDING.to_owned());
                 }
                 Phase::Empty
                 | Phase::Initialising
@@ -335,18 +347,36 @@ impl Instance {
         });
     }
 
+    /// It is gone for good: another may be started.
+    fn ended(&self, ended: &Arc<Mysqld>) {
+        let mut child = lock(&self.child);
+        if !child.as_ref().is_some_and(|child| Arc::ptr_eq(child, ended)) {
+            return;
+        }
+        *child = None;
+        drop(child);
+        if self.look(|facts| facts.problem.as_deref() == Some(ENDING)) {
+            let error = ended.ended("nobody asked it to");
+            tracing::error!(%error, "mysqld ended");
+            self.change(|facts| facts.problem = Some(error.to_string()));
+        }
+    }
+
     /// Waits until a login is answered, as long as the process lives: crash recovery may take its time.
     ///
     /// # Errors
     /// The process ended, or the password is wrong.
-    pub async fn wait_for_login(&self, child: &Mysqld, credentials: &Credentials) -> Result<Session> {
+    pub async fn wait_for_login(&self, child: &Arc<Mysqld>, credentials: &Credentials) -> Result<Session> {
         let endpoint = self.layout.endpoint();
         loop {
             tokio::select! {
                 biased;
                 _ = child.exited() => return Err(child.ended("starting")),
                 login = Session::connect(&endpoint, credentials, LOGIN) => match login {
-                    Ok(session) => return Ok(session),
+                    Ok(session) => {
+                        child.watch_its_threads();
+                        return Ok(session);
+                    }
                     Err(error) if error.code() == Some(ACCESS_DENIED) => return Err(error.into()),
                     Err(_) => tokio::time::sleep(READY_POLL).await,
                 },
@@ -362,6 +392,7 @@ impl Instance {
         let child = if let Some(child) = self.child() {
             child
         } else {
+            self.gone().await;
             self.set_phase(Phase::Starting);
             self.start(false).inspect_err(|_| self.set_phase(Phase::Crashed))?
         };
@@ -410,7 +441,7 @@ impl Instance {
     /// # Errors
     /// A process that survives SIGKILL (it hangs in the kernel).
     pub async fn kill(&self) -> Result<()> {
-        if let Some(child) = self.child() {
+        if let Some(child) = self.process() {
             self.metrics.kills.inc();
             child.kill();
             let bound = Duration::from_secs(10);
@@ -418,6 +449,7 @@ impl Instance {
                 .exited_within(bound)
                 .await
                 .ok_or(Error::Slow { what: "the end of mysqld after SIGKILL", after: bound })?;
+            self.dies(&child);
             self.ended(&child);
         }
         Ok(())
@@ -477,7 +509,7 @@ impl Drop for Hands {
     fn drop(&mut self) {
         if let Some(session) = self.session.take()
             && !session.is_closed()
-            && !self.child.has_exited()
+            && self.child.lives()
         {
             *lock(&self.instance.hands) = Some(session);
         }

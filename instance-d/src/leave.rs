@@ -84,7 +84,10 @@ async fn stop(instance: &Arc<Instance>) -> Result<()> {
 }
 
 async fn stop_inside(instance: &Arc<Instance>) -> Result<()> {
-    let Some(child) = instance.child() else { return Ok(()) };
+    let Some(child) = instance.child() else {
+        instance.gone().await;
+        return Ok(());
+    };
     if !matches!(instance.look(|facts| facts.phase), Phase::Running | Phase::Failed) {
         return instance.kill().await;
     }

@@ -9,6 +9,7 @@ mod api;
 mod certificates;
 mod config;
 mod data;
+mod death;
 mod decide;
 mod error;
 mod gate;
@@ -92,7 +93,7 @@ async fn run() -> anyhow::Result<()> {
     tasks.spawn(isolation::watch(Arc::clone(&instance)));
     tasks.spawn(rewind::keep(Arc::clone(&instance)));
     tasks.spawn(certificates::watch(Arc::clone(&instance), tls));
-    tokio::spawn(process::reap_orphans(move || reaper.child().map(|child| child.pid())));
+    tokio::spawn(process::reap_orphans(move || reaper.process().map(|child| child.pid())));
     tokio::spawn(boot(Arc::clone(&instance)));
 
     tokio::select! {

@@ -296,7 +296,7 @@ pub async fn observe(instance: Arc<Instance>) {
         };
         match seen.await {
             // An observation that began before mysqld ended must not bring it back.
-            Ok((state, held)) if !child.has_exited() => {
+            Ok((state, held)) if child.lives() => {
                 publish(&instance, state, begun);
                 session = Some((child.pid(), held));
             }

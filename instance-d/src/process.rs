@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::death;
 use crate::error::{Error, Result};
 
 /// mysqld's error lines that are kept for people.
@@ -31,6 +32,7 @@ pub const EXIT_START_AGAIN: i32 = 16;
 pub struct Mysqld {
     pid: Pid,
     exit: watch::Receiver<Option<ExitStatus>>,
+    dying: watch::Sender<bool>,
     tail: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -65,7 +67,34 @@ impl Mysqld {
         }
         let (sender, exit) = watch::channel(None);
         tokio::spawn(wait(child, outputs, sender));
-        Ok(Arc::new(Self { pid, exit, tail }))
+        Ok(Arc::new(Self { pid, exit, dying: watch::Sender::new(false), tail }))
+    }
+
+    /// Watches for the beginning of its end, from when it answers: its lasting threads run by then.
+    pub fn watch_its_threads(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = death::begins(this.pid()) => {
+                    this.dying.send_replace(true);
+                }
+                _ = this.exited() => {}
+            }
+        });
+    }
+
+    /// Waits until it begins to end, which is known earlier than the end where the kernel tells.
+    pub async fn dies(&self) {
+        let mut dying = self.dying.subscribe();
+        tokio::select! {
+            _ = dying.wait_for(|dying| *dying) => {}
+            _ = self.exited() => {}
+        }
+    }
+
+    /// Whether it runs: from when it begins to end nothing more is to be had of it, but it may hold its files for a moment.
+    pub fn lives(&self) -> bool {
+        !self.has_exited() && !*self.dying.borrow()
     }
 
     /// Waits for the end.
