@@ -208,7 +208,7 @@ async fn session(
                 None => return Ok(()),
             },
         };
-        let body = envelope(&id, source, &event, jiff::Timestamp::now()).to_string();
+        let body = envelope(&id, source, &event, crate::clock::now()).to_string();
         let publish = jetstream::message::PublishMessage::build().payload(body.into()).message_id(&id);
         let sent = async {
             let acknowledgement =

@@ -1,6 +1,7 @@
 //! What the daemons of Pelorus share: names, types that cross a wall, and thin clients.
 
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod crd;
 pub mod events;

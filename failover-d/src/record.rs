@@ -129,8 +129,7 @@ fn to_status(record: &Record, before: Option<&MySQLClusterStatus>, holder: &str)
                 },
                 ackers: operation.ackers.iter().cloned().collect(),
                 acks_needed: operation.acks_needed,
-                started_at: going_on
-                    .map_or_else(|| MicroTime(jiff::Timestamp::now()), |known| known.started_at.clone()),
+                started_at: going_on.map_or_else(|| MicroTime(common::clock::now()), |known| known.started_at.clone()),
                 reason: operation.reason.clone(),
                 requested_by: Some(holder.to_owned()),
             }
@@ -150,7 +149,7 @@ fn failovers(record: &Record, before: Option<&MySQLClusterStatus>) -> Vec<MicroT
             operation.kind == StatusKind::Failover && u64::try_from(operation.epoch) == Ok(record.epoch)
         });
     if completes {
-        failovers.push(MicroTime(jiff::Timestamp::now()));
+        failovers.push(MicroTime(common::clock::now()));
     }
     let surplus = failovers.len().saturating_sub(FAILOVERS_KEPT);
     failovers.split_off(surplus)
@@ -159,7 +158,7 @@ fn failovers(record: &Record, before: Option<&MySQLClusterStatus>) -> Vec<MicroT
 /// Failovers that were completed within the window, by this machine's clock. One that lies in the future (a clock was
 /// set back) counts: it is better to ask a person once too often.
 pub fn recent_failovers(cluster: &MySQLCluster, window: Duration) -> usize {
-    let now = jiff::Timestamp::now();
+    let now = common::clock::now();
     let window = i128::try_from(window.as_nanos()).unwrap_or(i128::MAX);
     let failovers = cluster.status.as_ref().map(|status| status.failovers.as_slice()).unwrap_or_default();
     failovers.iter().filter(|at| now.as_nanosecond() - at.0.as_nanosecond() < window).count()
@@ -170,7 +169,7 @@ fn losses(record: &Record, before: Option<&MySQLClusterStatus>) -> Vec<status::L
     let mut losses = before.map(|status| status.losses.clone()).unwrap_or_default();
     losses.extend(record.losses.iter().skip(losses.len()).map(|loss| status::Loss {
         epoch: i64::try_from(loss.epoch).unwrap_or(i64::MAX),
-        at: MicroTime(jiff::Timestamp::now()),
+        at: MicroTime(common::clock::now()),
         kept: loss.kept.clone(),
         known_lost: loss.known_lost.to_string(),
     }));

@@ -253,7 +253,7 @@ fn status_patch(cluster: &MySQLCluster, report: &Report) -> Value {
             let since = known
                 .iter()
                 .find(|condition| condition.type_ == verdict.kind && condition.status == status)
-                .map_or_else(|| Time(jiff::Timestamp::now()), |condition| condition.last_transition_time.clone());
+                .map_or_else(|| Time(common::clock::now()), |condition| condition.last_transition_time.clone());
             Condition {
                 type_: verdict.kind.into(),
                 status: status.into(),

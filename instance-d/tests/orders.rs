@@ -208,6 +208,25 @@ async fn errant_transactions_are_named_and_not_followed() {
     scene.until_connected(1).await;
 }
 
+/// A replica that does not acknowledge has received, and applied, what its source waits to commit: nobody else acknowledges
+/// it either. When it is told to, that is no reason to condemn it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_source_waits_to_commit_is_not_errant() {
+    let scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    scene.follow(1, 2, 0, false).await.unwrap();
+    scene.until_connected(1).await;
+    let waiter =
+        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
+    scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
+    scene.until_value(1, "SELECT COUNT(*) FROM t.`rows`", "1").await;
+    scene.follow(1, 3, 0, true).await.unwrap();
+    scene.until_connected(1).await;
+    // It is not sent once more, and so not acknowledged by itself; what comes next acknowledges it along.
+    scene.admin(0).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
+    waiter.await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_transaction_does_not_hold_up_a_promotion() {
     let scene = Scene::cluster(2, 1).await;

@@ -44,6 +44,9 @@ type Guarded = DeserializeGuard<MySQLCluster>;
 
 /// Pause between two looks when all is well.
 const SETTLED: Duration = Duration::from_secs(22);
+/// When something stirs in a cluster that was well, failover-d has the first turn: it may be that the primary is gone, and
+/// what a look costs the API server would be missing there.
+const FIRST_TURN: Duration = Duration::from_millis(500);
 /// Shortest and longest pause while something moves.
 const MOVING_MIN: Duration = Duration::from_millis(400);
 const MOVING_MAX: Duration = Duration::from_secs(8);
@@ -203,11 +206,19 @@ async fn look(object: &MySQLCluster, cluster: &Cluster, context: &Context) -> Re
     {
         return Ok(Action::requeue(rest));
     }
+    let now = Instant::now();
+    if stirred && memory.settled.is_some() && fingerprint.record.primary.is_some() {
+        memory.first_turn_until = Some(now + FIRST_TURN);
+    }
     memory.settled = None;
+    let others = memory.first_turn_until.and_then(|until| until.checked_duration_since(now));
+    if let Some(rest) = others.filter(|rest| !rest.is_zero()) {
+        return Ok(Action::requeue(rest));
+    }
     if slot.touched.swap(false, Ordering::Relaxed) {
         memory.applied = None;
     }
-    let began = Instant::now();
+    let began = now;
     let next = Box::pin(Pass::new(context, object, cluster, &fingerprint.record, &mut memory).run()).await;
     context.metrics.looked(began.elapsed());
     context.metrics.nats_connected.set(i64::from(context.events.connected().unwrap_or(false)));

@@ -44,6 +44,8 @@ pub struct Memory {
     pub confirmed: BTreeMap<String, (String, String)>,
     /// The last look found all well.
     pub settled: Option<(Fingerprint, Instant)>,
+    /// Something stirs: failover-d has the first turn until then.
+    pub first_turn_until: Option<Instant>,
     /// Digest of the last picture, and since when it is the same.
     pub picture: Option<(u64, Instant)>,
     /// Epoch of the record, whether an operation goes on, and since when that stands.

@@ -174,7 +174,7 @@ fn pod(pod: &KubePod) -> Pod {
     let condition = |type_: &str| {
         status.and_then(|status| status.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_))
     };
-    let age = pod.creation_timestamp().map(|created| jiff::Timestamp::now().duration_since(created.0).unsigned_abs());
+    let age = pod.creation_timestamp().map(|created| common::clock::now().duration_since(created.0).unsigned_abs());
     let young = age.is_none_or(|age| age <= YOUNG);
     let unschedulable =
         condition("PodScheduled").filter(|condition| condition.status == "False" && !young).map(|condition| {

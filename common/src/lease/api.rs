@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
@@ -91,7 +90,7 @@ async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Cal
 }
 
 fn now() -> MicroTime {
-    MicroTime(Timestamp::now())
+    MicroTime(crate::clock::now())
 }
 
 impl Api {

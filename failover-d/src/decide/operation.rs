@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::gtid::GtidSet;
-use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
+use common::instance::{AcksOrder, DemoteOrder, FenceOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
     Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, by_hand,
@@ -90,7 +90,10 @@ fn demoting(seen: &Observed, operation: &Operation) -> Plan {
                 let advanced = Operation { phase: OperationPhase::Promoting, ..operation.clone() };
                 let record = Record { operation: Some(advanced), ..seen.record.clone() };
                 let why = format!("{to} holds everything that {from} has committed");
-                return Plan { record: Some(record), why, ..Plan::default() };
+                // While that is recorded its receiver is stopped, which a promotion would begin with.
+                let fence = Order::Fence(FenceOrder { epoch: operation.epoch, start: false });
+                let orders = vec![(to.clone(), fence)];
+                return Plan { record: Some(record), orders, why, ..Plan::default() };
             }
             if seen.operation_age > CATCH_UP_BUDGET {
                 return undo(seen, format!("{to} did not catch up within {CATCH_UP_BUDGET:?}"));
@@ -257,13 +260,14 @@ fn needs_follow(
     match state.phase {
         Phase::Crashed => true,
         Phase::Running => state.promised < epoch || state.role != wanted || !works(),
-        Phase::Empty
-        | Phase::Initialising
-        | Phase::Cloning
-        | Phase::Rewinding
-        | Phase::Starting
-        | Phase::Stopping
-        | Phase::Failed => false,
+        // What it was condemned for may be in the history of its source by now.
+        Phase::Failed => instance
+            .received()
+            .zip(seen.instances.get(source).and_then(Instance::executed))
+            .is_some_and(|(received, executed)| instance.errant.is_empty() && received.is_subset(executed)),
+        Phase::Empty | Phase::Initialising | Phase::Cloning | Phase::Rewinding | Phase::Starting | Phase::Stopping => {
+            false
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Pass<'_> {
     }
 
     async fn credentials(&self) -> Result<Credentials, Error> {
-        let now = jiff::Timestamp::now().as_second();
+        let now = common::clock::now().as_second();
         credentials::ensure(&self.context.client, self.cluster, &self.object.spec, now).await
     }
 

@@ -148,7 +148,7 @@ impl<'a> Pass<'a> {
     /// Writes conditions that changed, and tells of those whose status or reason did.
     async fn report(&self) -> Result<(), Error> {
         let generation = self.object.metadata.generation;
-        let now = Time(k8s_openapi::jiff::Timestamp::now());
+        let now = Time(common::clock::now());
         let report = status::report(self.object.status.as_ref(), &self.findings, generation, &now);
         if report.changed {
             act::apply_status(&self.context.client, self.cluster, report.status()).await?;

@@ -86,6 +86,13 @@ impl World {
         }
     }
 
+    /// Written under the present server UUID of an instance: not executed there, it waits for acknowledgements.
+    fn written_by(&self, server: u8) -> Set {
+        let uuid = self.servers[server as usize].uuid;
+        let made = self.made.iter().enumerate().filter(|(_, made)| made.uuid == uuid);
+        made.fold(0, |out, (bit, _)| out | 1 << bit)
+    }
+
     /// What a source has, if it answers: a locked account cannot ask.
     fn source_set(&self, server: u8, source: u8) -> Option<Set> {
         let from = &self.servers[source as usize];
@@ -151,8 +158,9 @@ impl World {
                 let own = self.servers[server as usize].received();
                 let known = holds.filter(|holds| own & !holds == 0);
                 let Some(theirs) = known.or_else(|| self.source_set(server, source)) else { return self.fail(server) };
+                let waiting = self.written_by(source);
                 let this = &mut self.servers[server as usize];
-                let foreign = this.received() & !theirs;
+                let foreign = this.received() & !theirs & !waiting;
                 if foreign != 0 && bounds.sabotage != Sabotage::RewindSkipped {
                     if !ahead {
                         this.rewinding = false;

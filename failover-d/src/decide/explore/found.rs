@@ -626,3 +626,25 @@ fn closed_primary_whose_ackers_are_lost_is_proven_by_who_is_there() {
     assert_eq!((record.ackers, record.acks_needed), (["c-0", "c-1"].map(Name::from).into(), 1));
     assert!(record.epoch > 2);
 }
+
+/// Both ackers were condemned for what c-0 had in its binlog and waited to commit; then c-0 died and was started again in
+/// place, and recovery committed it. Only they can prove its tail, and nothing is foreign any more.
+#[test]
+fn who_was_condemned_for_what_its_source_has_by_now_is_told_to_follow_again() {
+    let mut seen = five();
+    set(&mut seen, "c-0", |state| {
+        state.tail_unproven = true;
+        let mysqld = state.mysqld.as_mut().unwrap();
+        (mysqld.super_read_only, mysqld.read_only) = (true, true);
+    });
+    let fail = |seen: &mut Observed, name: &str| {
+        set(seen, name, |state| (state.phase, state.in_force) = (Phase::Failed, false));
+    };
+    fail(&mut seen, "c-1");
+    fail(&mut seen, "c-2");
+    holds(&mut seen, "c-2", &format!("{U0}:1-11"));
+    let plan = decide(&seen);
+    let told = |name: &str| plan.orders.iter().any(|(to, order)| to == name && matches!(order, Order::Follow(_)));
+    assert!(told("c-1"), "{:?}", plan.orders);
+    assert!(!told("c-2"), "it still holds what c-0 lacks: {:?}", plan.orders);
+}

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use common::names::daemon;
+use kube::ResourceExt;
 use pelorus_dev::fault::{Direction, Party};
 use serde_json::json;
 use tests::faults::MYSQLD;
-use tests::harness::DAEMONS;
+use tests::harness::{DAEMONS, OPERATOR_NAMESPACE};
 use tests::trial::{Expect, SOON, Setup, row, row_with};
 
 /// The list says five minutes (F09).
@@ -17,6 +18,8 @@ const STILL: Duration = Duration::from_secs(10);
 /// kube-proxy asks for changes again so long after an outage at most: client-go doubles its pause up to 30 s, adds up to as
 /// much again by chance, and remembers an outage for two minutes.
 const PROXIES: Duration = Duration::from_secs(100);
+/// Three writes of the record, each of which may be lost and tried again.
+const SLOWLY: Duration = Duration::from_secs(60);
 /// Once failover-d is available it acts within this (F08).
 const AFTER_RETURN: Duration = Duration::from_secs(10);
 
@@ -99,6 +102,30 @@ async fn f10_a_failover_d_with_a_stale_view_does_nothing() -> Result<()> {
         trial.heal().await?;
         // Its view is of before the failover until its watch has caught up.
         trial.stays(&next, Duration::from_secs(20)).await?;
+        trial.harness.wait_daemons(Duration::from_secs(120)).await?;
+        Ok(Expect::changes(1))
+    })
+    .await
+}
+
+/// One packet in five between the daemons and the API server is lost: each call takes from nothing to seconds, some end
+/// without an answer although they were carried out.
+#[tokio::test]
+async fn f10_an_api_server_that_answers_slowly_delays_and_confuses_nobody() -> Result<()> {
+    row("F10", async |trial| {
+        let old = trial.primary.clone();
+        for daemon in DAEMONS {
+            for pod in trial.harness.daemon_pods(daemon).await? {
+                let party = Party::Pod { namespace: OPERATOR_NAMESPACE.to_owned(), name: pod.name_any() };
+                trial.faults.lose(party, Party::ApiServer, Direction::Both, 20).await?;
+            }
+        }
+        trial.step("the API server answers slowly");
+        trial.stays(&old, STILL).await?;
+        trial.kill(&old, MYSQLD).await?;
+        trial.failed_over(SLOWLY).await?;
+        trial.heal().await?;
+        trial.whole().await?;
         trial.harness.wait_daemons(Duration::from_secs(120)).await?;
         Ok(Expect::changes(1))
     })
