@@ -319,17 +319,17 @@ impl Loop {
             if !waits || seen.operation_age > REPORT_LATER {
                 self.report(&seen, &plan, pods);
             }
-            if plan.record.is_none() {
+            for (name, order) in &plan.orders {
+                let operation = recorded.operation.as_ref().map(|operation| operation.id.clone());
+                self.give(name, order.clone(), operation);
+            }
+            let Some(next) = plan.record.clone() else {
                 self.deferred = None;
-            } else if !self.has_pen && self.deferred.get_or_insert_with(Instant::now).elapsed() < DEFER {
+                return;
+            };
+            if !self.has_pen && self.deferred.get_or_insert_with(Instant::now).elapsed() < DEFER {
                 return;
             }
-            let begun = plan.record.as_ref().and_then(|next| next.operation.as_ref());
-            let operation = recorded.operation.as_ref().or(begun).map(|operation| operation.id.clone());
-            for (name, order) in &plan.orders {
-                self.give(name, order.clone(), operation.clone());
-            }
-            let Some(next) = plan.record.clone() else { return };
             if !self.write(&recorded, &next, &plan, seen.operation_age).await {
                 return;
             }

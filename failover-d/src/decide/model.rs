@@ -388,8 +388,7 @@ pub enum Order {
     Look,
 }
 
-/// What to do now. Orders are idempotent and may be given in parallel; those beside a change of the record are right whether
-/// it comes to stand or not.
+/// What to do now. Orders are idempotent and may be given in parallel; a change of the record comes first and alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// New record, to be written only against the resourceVersion that was observed.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::gtid::GtidSet;
-use common::instance::{AcksOrder, DemoteOrder, FenceOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
+use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
     Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, by_hand,
@@ -90,10 +90,7 @@ fn demoting(seen: &Observed, operation: &Operation) -> Plan {
                 let advanced = Operation { phase: OperationPhase::Promoting, ..operation.clone() };
                 let record = Record { operation: Some(advanced), ..seen.record.clone() };
                 let why = format!("{to} holds everything that {from} has committed");
-                // While that is recorded its receiver is stopped, which a promotion would begin with.
-                let fence = Order::Fence(FenceOrder { epoch: operation.epoch, start: false });
-                let orders = vec![(to.clone(), fence)];
-                return Plan { record: Some(record), orders, why, ..Plan::default() };
+                return Plan { record: Some(record), why, ..Plan::default() };
             }
             if seen.operation_age > CATCH_UP_BUDGET {
                 return undo(seen, format!("{to} did not catch up within {CATCH_UP_BUDGET:?}"));
