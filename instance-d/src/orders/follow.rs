@@ -139,7 +139,11 @@ pub(super) async fn start(instance: &Arc<Instance>, order: &FollowOrder, pass: &
         facts.rewind_begun = Some(Instant::now());
     });
     tracing::info!(epoch = order.epoch, source = order.source, "looking for a tail that nobody acknowledged");
-    instance.gone().await;
+    let gone = async {
+        instance.gone().await;
+        Ok(())
+    };
+    pass.run(gone).await?;
     let credentials = instance.layout.credentials(&account::replication(instance.identity.ordinal))?;
     let theirs = pass.run(source_set(instance, order, &credentials)).await?;
     rewind::rewind(instance, order, theirs, pass).await

@@ -24,6 +24,11 @@ pub use self::tally::{Tally, Turn, turns};
 pub use self::tries::Tries;
 use crate::Cluster;
 use crate::node::{InNode, client_node};
+use crate::pace::{Look, until};
+
+/// Longest wait until a new Service leads somewhere. That is a matter of a second, but after an outage of the API server
+/// kube-proxy asks for changes again so long after it at most: client-go doubles its pause up to 30 s, and adds up to as much.
+const ROUTED: Duration = Duration::from_secs(100);
 
 /// Schema of the ledger.
 pub const SCHEMA: &str = "ledger";
@@ -96,9 +101,13 @@ impl Ledger {
     /// # Errors
     /// When the primary Service takes no writes.
     pub async fn start(cluster: &Cluster, options: Options) -> Result<Self> {
-        cluster.write(&writer::TABLE).await?;
+        until("the primary's Service to lead somewhere", ROUTED, async || match cluster.write(&writer::TABLE).await {
+            Ok(()) => Ok(Look::Done(())),
+            Err(error) => Ok(Look::Not(format!("{error:#}"))),
+        })
+        .await?;
         let ledger = Self::join(cluster, options).await?;
-        ledger.wait_for(1, Duration::from_secs(30)).await?;
+        ledger.wait_for(1, ROUTED).await?;
         Ok(ledger)
     }
 
