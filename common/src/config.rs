@@ -19,11 +19,12 @@ use serde::de::DeserializeOwned;
 const PREFIX: &str = "PELORUS_";
 
 /// Variables with this prefix that belong to something else: logging, and where tools keep their files.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     crate::telemetry::FILTER,
     crate::telemetry::FORMAT,
     crate::failpoint::POINTS_VARIABLE,
     crate::failpoint::FOLDER_VARIABLE,
+    crate::clock::OFFSET_VARIABLE,
     "PELORUS_CACHE",
     "PELORUS_DEV_DIR",
     "PELORUS_MYSQL_ROOT",
