@@ -206,19 +206,18 @@ async fn look(object: &MySQLCluster, cluster: &Cluster, context: &Context) -> Re
     {
         return Ok(Action::requeue(rest));
     }
-    let now = Instant::now();
+    let began = Instant::now();
     if stirred && memory.settled.is_some() && fingerprint.record.primary.is_some() {
-        memory.first_turn_until = Some(now + FIRST_TURN);
+        memory.first_turn_until = Some(began + FIRST_TURN);
     }
     memory.settled = None;
-    let others = memory.first_turn_until.and_then(|until| until.checked_duration_since(now));
+    let others = memory.first_turn_until.and_then(|until| until.checked_duration_since(began));
     if let Some(rest) = others.filter(|rest| !rest.is_zero()) {
         return Ok(Action::requeue(rest));
     }
     if slot.touched.swap(false, Ordering::Relaxed) {
         memory.applied = None;
     }
-    let began = now;
     let next = Box::pin(Pass::new(context, object, cluster, &fingerprint.record, &mut memory).run()).await;
     context.metrics.looked(began.elapsed());
     context.metrics.nats_connected.set(i64::from(context.events.connected().unwrap_or(false)));

@@ -27,8 +27,9 @@ use crate::node::{InNode, client_node};
 use crate::pace::{Look, until};
 
 /// Longest wait until a new Service leads somewhere. That is a matter of a second, but after an outage of the API server
-/// kube-proxy asks for changes again so long after it at most: client-go doubles its pause up to 30 s, and adds up to as much.
-const ROUTED: Duration = Duration::from_secs(100);
+/// kube-proxy asks for changes again so long after it at most: client-go doubles its pause up to 30 s, adds up to as
+/// much again by chance, and remembers an outage for two minutes.
+pub const ROUTED: Duration = Duration::from_secs(100);
 
 /// Schema of the ledger.
 pub const SCHEMA: &str = "ledger";

@@ -9,15 +9,13 @@ use pelorus_dev::fault::{Direction, Party};
 use serde_json::json;
 use tests::faults::MYSQLD;
 use tests::harness::{DAEMONS, OPERATOR_NAMESPACE};
+use tests::ledger::ROUTED;
 use tests::trial::{Expect, SOON, Setup, row, row_with};
 
 /// The list says five minutes (F09).
 const OUTAGE: Duration = Duration::from_secs(60);
 /// Nothing may happen for so long while nobody can decide.
 const STILL: Duration = Duration::from_secs(10);
-/// kube-proxy asks for changes again so long after an outage at most: client-go doubles its pause up to 30 s, adds up to as
-/// much again by chance, and remembers an outage for two minutes.
-const PROXIES: Duration = Duration::from_secs(100);
 /// Three writes of the record, each of which may be lost and tried again.
 const SLOWLY: Duration = Duration::from_secs(60);
 /// Once failover-d is available it acts within this (F08).
@@ -79,7 +77,7 @@ async fn f09_primary_dies_while_the_api_server_is_down() -> Result<()> {
         tokio::time::sleep(STILL).await;
         ensure!(trial.acknowledged()? == before, "somebody was promoted although no intent can be recorded");
         trial.heal().await?;
-        trial.failed_over(PROXIES).await.context("it goes on once the API server is back")?;
+        trial.failed_over(ROUTED).await.context("it goes on once the API server is back")?;
         trial.whole().await?;
         trial.harness.wait_daemons(Duration::from_secs(120)).await?;
         Ok(Expect::changes(1))
