@@ -43,11 +43,15 @@ pub struct Promise {
     pub order: Option<OrderKind>,
     /// The data may hold transactions that nobody acknowledged: a primary's binlog whose tail was never proven.
     pub tail_unproven: bool,
+    /// Everything in the relay log is executed, and the channel is being reset: when mysqld dies over that, the channel
+    /// cannot be read any more, and nothing is lost with it.
+    #[serde(default)]
+    pub channel_spent: bool,
 }
 
 impl Default for Promise {
     fn default() -> Self {
-        Self { epoch: 0, role: Role::None, order: None, tail_unproven: false }
+        Self { epoch: 0, role: Role::None, order: None, tail_unproven: false, channel_spent: false }
     }
 }
 
@@ -317,6 +321,7 @@ mod tests {
             role: Role::Primary { acks_needed: 1, struck: vec![3] },
             order: Some(OrderKind::Promote),
             tail_unproven: true,
+            channel_spent: true,
         };
         volume.save_promise(&promise).unwrap();
         assert_eq!(Volume::new(dir.path().to_owned()).promise().unwrap(), promise);

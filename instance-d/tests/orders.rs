@@ -352,3 +352,25 @@ async fn a_channel_that_cannot_be_read_is_made_anew_only_when_nobody_counts_on_i
     scene.failover(1).follow(&order, CALL).await.unwrap();
     scene.until_connected(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_primary_that_dies_while_it_removes_its_channel_follows_again() {
+    let scene = Scene::cluster(2, 0).await;
+    let mut epoch = 1;
+    // The removal takes some milliseconds after the answer.
+    for delay in (0..10).map(Duration::from_millis) {
+        scene.failover(1).fence(&FenceOrder { epoch: epoch + 1, start: false }, CALL).await.unwrap();
+        scene.promote(1, epoch + 1, 0, &[]).await.unwrap();
+        tokio::time::sleep(delay).await;
+        scene.signal_mysqld(1, Signal::SIGKILL);
+        scene.until(1, "crashed", |state| state.phase == Phase::Crashed).await;
+        epoch += 3;
+        if delay.as_millis() % 2 == 0 {
+            scene.failover(1).fence(&FenceOrder { epoch: epoch - 1, start: true }, CALL).await.unwrap();
+            scene.until(1, "fenced", |state| state.in_force && state.role == Role::Fenced).await;
+        }
+        scene.follow(1, epoch, 0, true).await.unwrap();
+        scene.until_connected(1).await;
+    }
+    assert!(scene.log(1).contains("of an earlier promotion"), "it never died in the midst of it");
+}

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::instance::{CloneOrder, InstanceState, Phase, Progress, Refusal, RefusalCode, Role};
+use common::instance::{CloneOrder, InstanceState, Phase, Progress, Refusal, RefusalCode};
 use common::mysql::Session;
 use common::names::account;
 use common::sql::{Account, quote_str};
@@ -116,12 +116,7 @@ async fn run(instance: &Arc<Instance>, order: &CloneOrder) -> Result<()> {
     instance.change(|facts| facts.condemned = None);
     bare(instance).await?;
     // The epoch stays promised; what the data stood for is gone with the data.
-    instance.promise(instance.look(|facts| Promise {
-        role: Role::None,
-        order: None,
-        tail_unproven: false,
-        epoch: facts.promise.epoch,
-    }))?;
+    instance.promise(Promise { epoch: instance.look(|facts| facts.promise.epoch), ..Promise::default() })?;
     let child = instance.start(true)?;
     let session = instance.wait_for_login(&child, &root()).await?;
     copy(instance, order, &child, session).await?;

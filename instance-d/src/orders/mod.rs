@@ -278,7 +278,8 @@ fn promise(instance: &Instance, ask: &Ask) -> Result<()> {
             (Role::Primary { .. }, Role::Primary { .. }) => ask.kind == OrderKind::Acks && role != before.role,
             (new, old) => std::mem::discriminant(new) != std::mem::discriminant(old),
         };
-        (Promise { epoch: ask.epoch, role, order: Some(ask.kind), tail_unproven }, moved)
+        let next = Promise { epoch: ask.epoch, role, order: Some(ask.kind), tail_unproven, ..before.clone() };
+        (next, moved)
     });
     instance.promise(next)?;
     if moved {
@@ -289,13 +290,21 @@ fn promise(instance: &Instance, ask: &Ask) -> Result<()> {
 
 async fn carry_out(instance: &Arc<Instance>, order: &RoleOrder, pass: &Pass) -> Result<()> {
     let begun = Instant::now();
-    let done = match order {
-        RoleOrder::Fence(_) => fence::fence(instance, pass).await,
-        RoleOrder::Follow(order) => follow::follow(instance, order, pass).await,
-        RoleOrder::Promote(order) => promote::promote(instance, order, pass).await,
-        RoleOrder::Acks(_) => acks::acks(instance).await,
-        RoleOrder::Demote(order) => demote::demote(instance, order).await,
+    let work = async {
+        if matches!(order, RoleOrder::Fence(_) | RoleOrder::Follow(_) | RoleOrder::Promote(_))
+            && instance.child().is_some()
+        {
+            replication::carry_on_reset(instance).await?;
+        }
+        match order {
+            RoleOrder::Fence(_) => fence::fence(instance, pass).await,
+            RoleOrder::Follow(order) => follow::follow(instance, order, pass).await,
+            RoleOrder::Promote(order) => promote::promote(instance, order, pass).await,
+            RoleOrder::Acks(_) => acks::acks(instance).await,
+            RoleOrder::Demote(order) => demote::demote(instance, order).await,
+        }
     };
+    let done = work.await;
     match done {
         Ok(done) => {
             // What is reported with a role in force is of after the order: others conclude from it.

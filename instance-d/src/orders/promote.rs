@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use common::instance::{PromoteOrder, RefusalCode, Role};
 
 use super::Done;
-use super::replication::{channel, executed, kill_coordinator, set_acks, set_locks, stop_receiver_for_sure};
+use super::replication::{
+    channel, executed, kill_coordinator, reset_channel, set_acks, set_locks, stop_receiver_for_sure,
+};
 use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
@@ -22,8 +24,6 @@ use crate::steps::Steps;
 
 /// One look at the applier while it works.
 const APPLY_LOOK: Duration = Duration::from_millis(500);
-/// Longest RESET REPLICA ALL: 30 ms measured.
-const RESET: Duration = Duration::from_secs(10);
 
 pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass: &Pass) -> Result<Done> {
     let (opened, role) = instance.look(|facts| (facts.opened, facts.promise.role.clone()));
@@ -132,9 +132,7 @@ async fn forget_the_channel(instance: Arc<Instance>) {
     let done = async {
         let _pass = instance.gate.enter(false, true).await?;
         if instance.look(|facts| facts.opened) {
-            let mut hands = instance.hands().await?;
-            kill_coordinator(&mut hands).await?;
-            hands.exec("RESET REPLICA ALL", RESET).await?;
+            reset_channel(&instance).await?;
         }
         Ok::<_, Error>(())
     };

@@ -8,6 +8,7 @@ use common::mysql::Session;
 use common::names::{INSTANCES_MAX, account};
 
 use crate::accounts;
+use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
 use crate::instance::{Hands, Instance, STATEMENT};
@@ -18,6 +19,8 @@ const STOP_RECEIVER: Duration = Duration::from_millis(2500);
 const STOP_APPLIER: Duration = Duration::from_secs(3);
 /// Longest wait for killed dump threads to be gone: 0.07 s measured.
 const DUMPS_GONE: Duration = Duration::from_secs(2);
+/// Longest RESET REPLICA ALL: 30 ms measured.
+const RESET: Duration = Duration::from_secs(10);
 /// Pace of looking: a killed thread is gone in a moment, and a promotion waits for it.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -118,6 +121,35 @@ pub async fn kill_coordinator(hands: &mut Hands) -> Result<()> {
     }
     // Both threads are gone: this only settles the state, in 0.1 ms.
     session.exec("STOP REPLICA", STATEMENT).await?;
+    Ok(())
+}
+
+/// Removes a channel of which everything received is executed. mysqld can die in the midst of it and leaves a channel that
+/// it cannot read again (1871, 1872) and that keeps an instance from all else; so what was begun is on disk first, and is
+/// carried on by the next order (see [`carry_on_reset`]).
+///
+/// # Errors
+/// The volume, or those of MySQL.
+pub async fn reset_channel(instance: &Arc<Instance>) -> Result<()> {
+    let spent = |channel_spent| instance.look(|facts| Promise { channel_spent, ..facts.promise.clone() });
+    instance.promise(spent(true))?;
+    let mut hands = instance.hands().await?;
+    if channel(hands.session()?).await?.is_some_and(|channel| channel.applier) {
+        kill_coordinator(&mut hands).await?;
+    }
+    hands.exec("RESET REPLICA ALL", RESET).await?;
+    instance.promise(spent(false))
+}
+
+/// Carries on a reset that was begun.
+///
+/// # Errors
+/// The volume, or those of MySQL.
+pub async fn carry_on_reset(instance: &Arc<Instance>) -> Result<()> {
+    if instance.look(|facts| facts.promise.channel_spent) {
+        tracing::info!("the channel of an earlier promotion is removed");
+        reset_channel(instance).await?;
+    }
     Ok(())
 }
 
