@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! <hierarchy>/pelorus/control          etcd, API server, controllers, provisioner
-//! <hierarchy>/pelorus/node1/runtime    containerd, its shims, kubelet, kube-proxy   (the "membership" hierarchy only, on v1)
+//! <hierarchy>/pelorus/node1/runtime    containerd, its shims, kubelet, kube-proxy
 //! <hierarchy>/pelorus/node1/kubepods   made by the kubelet, all pods below it
 //! ```
 //!
-//! On cgroup v1 each controller has its own hierarchy; processes of ours are put in one of them (`pids`), which is enough to find them
-//! again. On v2 there is only one.
+//! On cgroup v1 each controller has its own hierarchy; processes of ours are put in two of them: `pids`, which is enough to find them
+//! again, and `cpu`. On v2 there is only one.
+//!
+//! Where they contend for CPUs, the control plane and each node get as much as a machine of their own would have of this one, and in a
+//! node pods get twice as much as its runtime, as kubelet arranges it. Otherwise all pods of all nodes together would weigh as much as
+//! one thread of the API server.
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +35,8 @@ use crate::{
 
 /// Controllers that kubelet and runc need.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
+/// The cluster's weight against that of one other process of the host: it stands for so many machines (the control plane, three nodes).
+const MACHINES: u64 = 4;
 /// How long processes may take to vanish after SIGKILL, and emptied groups to be removed.
 const VANISH: Duration = Duration::from_secs(20);
 
@@ -72,13 +78,13 @@ impl Hierarchies {
         }
     }
 
-    /// The group in the hierarchy by which processes are found.
-    pub fn membership(&self, group: &str) -> PathBuf {
-        let root = match self {
-            Self::V1(roots) => roots.iter().find(|path| path.ends_with("pids")).cloned().unwrap_or_default(),
-            Self::V2(root) => root.clone(),
+    /// The groups of that name that a process of ours joins: in the hierarchy by which it is found again, and in the one that shares CPUs.
+    pub fn joined(&self, group: &str) -> Vec<PathBuf> {
+        let roots: Vec<_> = match self {
+            Self::V1(roots) => roots.iter().filter(|path| path.ends_with("pids") || is_cpu(path)).collect(),
+            Self::V2(root) => vec![root],
         };
-        root.join(CGROUP).join(group)
+        roots.into_iter().map(|root| root.join(CGROUP).join(group)).collect()
     }
 
     /// Makes groups in every hierarchy, ready for a kubelet. On v2 they may hold no processes themselves, only groups below them.
@@ -92,12 +98,16 @@ impl Hierarchies {
                         command::folder(&folder)?;
                         inherit_cpuset(&folder)?;
                     }
+                    if is_cpu(root) {
+                        weigh(&root.join(CGROUP).join("cpu.shares"), 1024 * MACHINES)?;
+                    }
                 }
             }
             Self::V2(root) => {
                 command::folder(&root.join(CGROUP))?;
                 delegate(root)?;
                 delegate(&root.join(CGROUP))?;
+                weigh(&root.join(CGROUP).join("cpu.weight"), 100 * MACHINES)?;
                 for group in groups {
                     let folder = root.join(CGROUP).join(group);
                     command::folder(&folder)?;
@@ -183,6 +193,15 @@ impl Hierarchies {
     }
 }
 
+/// Whether this is the v1 hierarchy that shares CPUs, alone or together with their accounts.
+fn is_cpu(root: &Path) -> bool {
+    root.file_name().is_some_and(|name| name.to_string_lossy().split(',').any(|controller| controller == "cpu"))
+}
+
+fn weigh(file: &Path, weight: u64) -> Result<()> {
+    fs::write(file, weight.to_string()).map_err(Error::file("write", file))
+}
+
 /// A folder and all below it, parents first.
 fn tree(top: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -259,16 +278,14 @@ mod tests {
         ];
         let found = Hierarchies::of(&mounts);
         assert_eq!(found, Some(Hierarchies::V1(mounts.iter().map(|mount| mount.target.clone()).collect())));
-        assert_eq!(
-            found.map(|one| one.membership("node1/runtime")),
-            Some(PathBuf::from("/sys/fs/cgroup/pids/pelorus/node1/runtime"))
-        );
+        let joined = ["pids", "cpu"].map(|one| PathBuf::from(format!("/sys/fs/cgroup/{one}/pelorus/node1/runtime")));
+        assert_eq!(found.map(|one| one.joined("node1/runtime")), Some(joined.to_vec()));
     }
 
     #[test]
     fn v2_alone_is_found() {
         let found = Hierarchies::of(&[mount("cgroup2", "/sys/fs/cgroup")]);
-        assert_eq!(found.map(|one| one.membership("control")), Some(PathBuf::from("/sys/fs/cgroup/pelorus/control")));
+        assert_eq!(found.map(|one| one.joined("control")), Some(vec![PathBuf::from("/sys/fs/cgroup/pelorus/control")]));
         assert_eq!(Hierarchies::of(&[mount("tmpfs", "/sys/fs/cgroup")]), None);
     }
 }

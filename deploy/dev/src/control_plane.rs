@@ -31,7 +31,7 @@ fn ensure(cluster: &Cluster, name: &str, command: Vec<String>) -> Result<bool> {
         name,
         command,
         log: cluster.paths.log(name),
-        cgroup: cluster.cgroups.membership(GROUP),
+        cgroups: cluster.cgroups.joined(GROUP),
     })
 }
 

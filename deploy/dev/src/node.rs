@@ -134,8 +134,8 @@ fn answers(node: Node, port: u16) -> bool {
 fn start(cluster: &Cluster, node: Node, name: &str, args: impl IntoIterator<Item = String>) -> Result<()> {
     let enter = ["nsenter".into(), format!("--net={}", network::netns_path(node).display())];
     let command = enter.into_iter().chain(args).collect();
-    let cgroup = cluster.cgroups.membership(&format!("{}/runtime", group(node)));
-    cluster.supervisor.ensure(&Wanted { name, command, log: cluster.paths.log(name), cgroup }).map(drop)
+    let cgroups = cluster.cgroups.joined(&format!("{}/runtime", group(node)));
+    cluster.supervisor.ensure(&Wanted { name, command, log: cluster.paths.log(name), cgroups }).map(drop)
 }
 
 /// What a power-off takes: all processes, in no order, without a warning.

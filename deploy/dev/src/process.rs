@@ -78,8 +78,8 @@ pub(crate) struct Wanted<'a> {
     pub command: Vec<String>,
     /// Where its output goes.
     pub log: PathBuf,
-    /// The cgroup it joins before it becomes the program.
-    pub cgroup: PathBuf,
+    /// The cgroups it joins before it becomes the program.
+    pub cgroups: Vec<PathBuf>,
 }
 
 impl Supervisor {
@@ -120,18 +120,24 @@ impl Supervisor {
             self.stop(wanted.name)?;
         }
         command::folder(&self.folder)?;
-        command::folder(&wanted.cgroup)?;
+        wanted.cgroups.iter().try_for_each(|group| command::folder(group))?;
         if let Some(parent) = wanted.log.parent() {
             command::folder(parent)?;
         }
         let log =
             File::options().create(true).append(true).open(&wanted.log).map_err(Error::file("open", &wanted.log))?;
         let errors = log.try_clone().map_err(Error::file("duplicate", &wanted.log))?;
-        // The shell joins the cgroup and then becomes the program: the pid stays, and no instant exists in which the program runs outside.
+        // The shell joins the cgroups and then becomes the program: the pid stays, and no instant exists in which the program runs outside.
         let mut shell = Command::new("setsid");
         shell
-            .args(["sh", "-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#])
-            .arg(&wanted.cgroup)
+            .args([
+                "sh",
+                "-ec",
+                r#"while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@""#,
+                "sh",
+            ])
+            .args(&wanted.cgroups)
+            .arg("--")
             .args(&wanted.command)
             .current_dir("/")
             .stdin(Stdio::null())
@@ -241,7 +247,7 @@ mod tests {
             name: "sleeper",
             command: vec!["sleep".into(), seconds.into()],
             log: folder.path().join("log"),
-            cgroup: folder.path().join("cgroup"),
+            cgroups: vec![folder.path().join("cgroup")],
         };
         assert!(supervisor.ensure(&wanted("60")).unwrap());
         assert!(!supervisor.ensure(&wanted("60")).unwrap());
