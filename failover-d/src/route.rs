@@ -31,6 +31,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const LEAVE: Duration = Duration::from_millis(150);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(200);
+/// When the primary moves, its slice goes first, and the other so much later: who replicates may be read all the time, and each
+/// slice costs the API server, and every node that rewrites its rules for it, what the hand-over needs.
+const REPLICAS_LATER: Duration = Duration::from_millis(250);
 /// Even when nothing changes the slices are looked at, in case somebody else changed them.
 const VERIFY: Duration = Duration::from_secs(20);
 
@@ -210,11 +213,12 @@ pub async fn run(
         let [primary_service, replicas_service] = &services;
         let started = std::time::Instant::now();
         let mut failed = failpoint::hit(&format!("route.before.{}", wanted.epoch)).await.is_err();
+        let moves = wanted.primary.is_some() && written.primary.is_some() && wanted.primary != written.primary;
         let parts = [
             (primary_service, wanted.primary.iter().cloned().collect::<Vec<_>>(), primary_known),
             (replicas_service, wanted.replicas.clone(), replicas_known),
         ];
-        for (service, targets, known) in parts {
+        for (service, targets, known) in parts.into_iter().take(if moves { 1 } else { 2 }) {
             if targets.is_empty() {
                 continue;
             }
@@ -240,7 +244,15 @@ pub async fn run(
             );
             metrics.routed(started.elapsed());
             updates.try_send(Update::Routed(wanted.epoch)).ok();
-            written = wanted;
+            written = if moves { Desired { replicas: written.replicas, ..wanted.clone() } } else { wanted.clone() };
+        }
+        if moves && !failed {
+            let unmoved = |desired: &Desired| desired.primary == wanted.primary;
+            let later = tokio::time::timeout(REPLICAS_LATER, desired.wait_for(|desired| !unmoved(desired)));
+            if let Ok(Err(_)) = later.await {
+                return;
+            }
+            continue;
         }
         let pause = if failed { RETRY } else { VERIFY };
         tokio::select! {

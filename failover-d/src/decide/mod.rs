@@ -56,7 +56,7 @@ pub fn decide(seen: &Observed) -> Plan {
         (None, None) => bootstrap::start(seen),
         (None, Some(primary)) => by_hand::fences(seen).unwrap_or_else(|| steady::tend(seen, primary)),
     };
-    plan.routes = routes::routes(seen);
+    plan.routes = routes::routes(seen, &plan);
     plan
 }
 

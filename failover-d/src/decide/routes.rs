@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use common::gtid::GtidSet;
 use common::instance::Phase;
 
-use super::{Kind, Name, Observed, Operation, OperationPhase, Outcome, Routes};
+use super::{Kind, Name, Observed, Operation, OperationPhase, Outcome, Plan, Record, Routes};
 
 /// The primary that clients may be sent to now, with its epoch: the recorded one, or the candidate of an operation as
 /// soon as it takes writes in the operation's epoch (recording comes after routing).
@@ -22,17 +22,28 @@ fn serving(seen: &Observed) -> Option<(&Name, u64)> {
     seen.instances.get(primary)?.serves_as_primary().then_some((primary, seen.record.epoch))
 }
 
-/// Where clients that want to write are sent: to who takes writes, and while a candidate is being promoted to it already,
-/// so that they are there when it opens. The old primary is closed for sure by then, or gone; and the candidate has
-/// applied all that was acknowledged, so that nobody reads there what is older than what he has written.
-fn leads_to(seen: &Observed) -> Option<(&Name, u64)> {
-    serving(seen).or_else(|| {
-        let operation = seen.record.operation.as_ref().filter(|it| it.phase == OperationPhase::Promoting)?;
-        let to = operation.to.as_ref()?;
-        let state = seen.instances.get(to).filter(|instance| instance.fresh(&seen.wish))?.state.as_ref()?;
-        let mysqld = state.mysqld.as_ref().filter(|mysqld| state.phase == Phase::Running && !mysqld.offline)?;
-        acknowledged(seen, operation)?.is_subset(&mysqld.executed).then_some((to, operation.epoch))
-    })
+/// Where clients that want to write are sent: to who takes writes, and to a candidate from the moment that its election is
+/// written, so that they are there when it opens. The old primary is closed for sure by then, or gone, or obeyed by nobody;
+/// and the candidate has applied all that was acknowledged, so that nobody reads there what is older than what he has
+/// written. (It is closed until its election is recorded: should that fail, nobody has written there.)
+fn leads_to<'a>(seen: &'a Observed, plan: &'a Plan) -> Option<(&'a Name, u64)> {
+    match plan.record.as_ref().and_then(election) {
+        Some(operation) => candidate(seen, operation),
+        None => serving(seen).or_else(|| candidate(seen, election(&seen.record)?)),
+    }
+}
+
+/// The operation, when it has a candidate.
+fn election(record: &Record) -> Option<&Operation> {
+    record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Promoting)
+}
+
+/// The candidate, once it may be read.
+fn candidate<'a>(seen: &'a Observed, operation: &'a Operation) -> Option<(&'a Name, u64)> {
+    let to = operation.to.as_ref()?;
+    let state = seen.instances.get(to).filter(|instance| instance.fresh(&seen.wish))?.state.as_ref()?;
+    let mysqld = state.mysqld.as_ref().filter(|mysqld| state.phase == Phase::Running && !mysqld.offline)?;
+    acknowledged(seen, operation)?.is_subset(&mysqld.executed).then_some((to, operation.epoch))
 }
 
 /// What contains everything that was acknowledged: what the candidate of a failover said when it was fenced, or what the
@@ -52,8 +63,8 @@ fn acknowledged<'a>(seen: &'a Observed, operation: &Operation) -> Option<&'a Gti
 
 /// The routes, when there is something to say. A primary that is silent keeps its route: only a hand-over moves it.
 /// With no replica fit for reads, reads go to the primary rather than nowhere.
-pub fn routes(seen: &Observed) -> Option<Routes> {
-    let (primary, epoch) = leads_to(seen)?;
+pub fn routes(seen: &Observed, plan: &Plan) -> Option<Routes> {
+    let (primary, epoch) = leads_to(seen, plan)?;
     let mut replicas: BTreeSet<Name> = seen
         .instances
         .iter()

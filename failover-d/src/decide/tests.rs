@@ -443,6 +443,7 @@ fn switchover_goes_through_its_phases() {
     executed(&mut seen, "c-1", &format!("{U0}:1-9"));
     let plan = decide(&seen);
     assert_eq!(claimed(&plan).phase, OperationPhase::Promoting);
+    assert_eq!(plan.routes.clone().unwrap().primary.as_deref(), Some("c-1"), "clients go there while that is written");
     recorded(&mut seen, &plan);
     let plan = decide(&seen);
     assert!(
