@@ -27,11 +27,11 @@ const INNODB: &str = "ib_";
 
 /// Completes when a process begins to end, if this kernel can tell; otherwise never.
 pub async fn begins(process: i32) {
-    let threads: Vec<OwnedFd> = lasting(process).into_iter().take(WATCHED).filter_map(open).collect();
     let (sender, told) = oneshot::channel();
     // A thread of its own, which ends with those that it watches: nothing may keep it from telling at once.
     let watcher = std::thread::Builder::new().name("death".to_owned()).stack_size(64 << 10);
     let watched = watcher.spawn(move || {
+        let threads: Vec<OwnedFd> = lasting(process).into_iter().take(WATCHED).filter_map(open).collect();
         if one_ends(&threads) && is_ending(process) {
             // Nobody listens any more when the end was known by then.
             let _ = sender.send(());

@@ -96,6 +96,16 @@ impl GtidSet {
         self.sets.iter().filter(|(tsid, _)| tsid.uuid != uuid).map(|(tsid, set)| (tsid.clone(), set.clone())).collect()
     }
 
+    /// What is here and neither in what a source holds nor written by that source itself: that is in its binlog, and is not
+    /// executed there for as long as it waits for acknowledgements (AFTER_SYNC), which may come from nobody but a replica that
+    /// holds it. (What is cut off a binlog takes the server UUID along, so of its present one a source has lost nothing.)
+    ///
+    /// Read the replica's set before the source's, and look twice before anything is condemned for it.
+    #[must_use]
+    pub fn foreign_to(&self, held: &Self, server_uuid: &str) -> Self {
+        self.subtract(held).without_uuid(server_uuid)
+    }
+
     /// Adds one transaction.
     pub fn insert(&mut self, gtid: &Gtid) {
         if let Some(interval) = Interval::new(gtid.number(), gtid.number()) {

@@ -15,8 +15,7 @@ use super::{Instance, Name, Observed, Outcome, Reign};
 /// asks only a primary that is open: after a closed one others may hold writes of its successor, before that is recorded.
 pub fn errant(replica: &InstanceState, primary: &InstanceState) -> GtidSet {
     let (Some(replica), Some(primary)) = (&replica.mysqld, &primary.mysqld) else { return GtidSet::default() };
-    let foreign = replica.received.subtract(&primary.executed);
-    foreign.without_uuid(&primary.server_uuid)
+    replica.received.foreign_to(&primary.executed, &primary.server_uuid)
 }
 
 /// Instances of `among` whose received set contains `set`.

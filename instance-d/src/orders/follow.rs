@@ -206,17 +206,15 @@ async fn nothing_errant(
     Ok(())
 }
 
-/// What is here and not on the source; own sets first. Less what the source itself has written: that is in its binlog, and
-/// is not executed there for as long as it waits for acknowledgements, which may come from nobody but this instance.
-/// (What is cut off a binlog takes the server UUID along, so that of its present one a source has lost nothing.)
+/// What is here and foreign to the source; own sets first.
 async fn difference(own: &mut Session, source: &mut Session) -> Result<GtidSet> {
     let mine = held_here(own).await?;
-    let foreign = mine.subtract(&held(source).await?);
-    if foreign.is_empty() {
-        return Ok(foreign);
+    let theirs = held(source).await?;
+    if mine.is_subset(&theirs) {
+        return Ok(GtidSet::default());
     }
     let uuid: Option<String> = source.first("SELECT @@GLOBAL.server_uuid", STATEMENT).await?;
-    Ok(foreign.without_uuid(&uuid.unwrap_or_default()))
+    Ok(mine.foreign_to(&theirs, &uuid.unwrap_or_default()))
 }
 
 /// What this instance has executed or received.

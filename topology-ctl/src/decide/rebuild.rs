@@ -108,7 +108,7 @@ fn follows(record: &Record, member: &Member, members: &[Member]) -> bool {
 /// What an instance holds and the primary does not, but for what the primary is about to commit.
 fn foreign(state: &InstanceState, primary: &InstanceState) -> GtidSet {
     let (Some(own), Some(primary)) = (&state.mysqld, &primary.mysqld) else { return GtidSet::default() };
-    own.received.union(&own.executed).subtract(&primary.executed).without_uuid(&primary.server_uuid)
+    own.received.foreign_to(&primary.executed, &primary.server_uuid)
 }
 
 fn unsaved(state: &InstanceState, primary: &InstanceState) -> Option<GtidSet> {
