@@ -44,9 +44,6 @@ type Guarded = DeserializeGuard<MySQLCluster>;
 
 /// Pause between two looks when all is well.
 const SETTLED: Duration = Duration::from_secs(22);
-/// When something stirs in a cluster that was well, failover-d has the first turn: it may be that the primary is gone, and
-/// what a look costs the API server would be missing there.
-const FIRST_TURN: Duration = Duration::from_millis(500);
 /// Shortest and longest pause while something moves.
 const MOVING_MIN: Duration = Duration::from_millis(400);
 const MOVING_MAX: Duration = Duration::from_secs(8);
@@ -207,12 +204,7 @@ async fn look(object: &MySQLCluster, cluster: &Cluster, context: &Context) -> Re
         return Ok(Action::requeue(rest));
     }
     let began = Instant::now();
-    if stirred && memory.settled.is_some() && fingerprint.record.primary.is_some() {
-        memory.first_turn_until = Some(began + FIRST_TURN);
-    }
-    memory.settled = None;
-    let others = memory.first_turn_until.and_then(|until| until.checked_duration_since(began));
-    if let Some(rest) = others.filter(|rest| !rest.is_zero()) {
+    if let Some(rest) = memory.unsettle(stirred && fingerprint.record.primary.is_some(), began) {
         return Ok(Action::requeue(rest));
     }
     if slot.touched.swap(false, Ordering::Relaxed) {

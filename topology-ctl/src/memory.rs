@@ -27,6 +27,10 @@ pub struct Fingerprint {
     pub rebuild: Option<String>,
 }
 
+/// When something stirs in a cluster that was well, failover-d has the first turn: it may be that the primary is gone, and
+/// what a look costs the API server would be missing there.
+const FIRST_TURN: Duration = Duration::from_millis(500);
+
 /// Memory of one cluster.
 #[derive(Default)]
 pub struct Memory {
@@ -66,6 +70,15 @@ impl Memory {
         self.change = Some((record.epoch, record.operation, since));
         let quiet = if record.operation { OPERATION } else { AFTERWARDS };
         quiet.checked_sub(now.duration_since(since)).filter(|rest| !rest.is_zero())
+    }
+
+    /// The last look does not stand any more. When something stirs about a cluster that was settled, failover-d has the
+    /// first turn: how long to keep still for it.
+    pub fn unsettle(&mut self, stirs: bool, now: Instant) -> Option<Duration> {
+        if self.settled.take().is_some() && stirs {
+            self.first_turn_until = Some(now + FIRST_TURN);
+        }
+        self.first_turn_until?.checked_duration_since(now).filter(|rest| !rest.is_zero())
     }
 }
 
@@ -127,7 +140,7 @@ pub fn jittered(pause: Duration) -> Duration {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{AFTERWARDS, Memory, OPERATION};
+    use super::{AFTERWARDS, FIRST_TURN, Fingerprint, Memory, OPERATION};
     use crate::decide::Record;
 
     #[test]
@@ -144,5 +157,21 @@ mod tests {
         assert_eq!(memory.quiet(&at(2, false), later(OPERATION)), Some(AFTERWARDS));
         assert_eq!(memory.quiet(&at(2, false), later(OPERATION + AFTERWARDS)), None);
         assert_eq!(Memory::default().quiet(&at(7, true), now), None, "this process has just begun");
+    }
+
+    #[test]
+    fn what_stirs_in_a_settled_cluster_is_left_to_failover_d_first() {
+        let now = Instant::now();
+        let settled = || {
+            let fingerprint = Fingerprint { generation: 1, record: Record::default(), rebuild: None };
+            Memory { settled: Some((fingerprint, now)), ..Memory::default() }
+        };
+        assert_eq!(settled().unsettle(false, now), None, "it is only time to look again");
+        assert_eq!(Memory::default().unsettle(true, now), None, "it was not settled");
+        let mut memory = settled();
+        assert_eq!(memory.unsettle(true, now), Some(FIRST_TURN));
+        let half = FIRST_TURN / 2;
+        assert_eq!(memory.unsettle(true, now + half), Some(half), "and no longer for all that goes on stirring");
+        assert_eq!(memory.unsettle(true, now + FIRST_TURN), None);
     }
 }

@@ -59,7 +59,7 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
         }
         return Plan {
             orders: reopen(seen, primary, instance),
-            blocked: Some(not_serving(primary, instance)),
+            blocked: Some(not_serving(seen, primary, instance)),
             ..Plan::default()
         };
     }
@@ -163,10 +163,16 @@ fn may_join(seen: &Observed, source: &Name, name: &Name, instance: &Instance) ->
     name != source && !seen.wish.fenced.contains(name) && instance.ordinal < seen.wish.instances && !instance.leaving()
 }
 
-fn not_serving(primary: &Name, instance: &Instance) -> Blocked {
+fn not_serving(seen: &Observed, primary: &Name, instance: &Instance) -> Blocked {
     let phase = instance.state.as_ref().map_or_else(|| "unknown".to_owned(), |state| format!("{:?}", state.phase));
     let problem = instance.state.as_ref().and_then(|state| state.problem.clone()).unwrap_or_default();
-    Blocked { reason: "PrimaryNotServing", message: format!("{primary} takes no writes (phase {phase}) {problem}") }
+    let message = format!("{primary} takes no writes (phase {phase}) {problem}");
+    if seen.wish.failover {
+        Blocked { reason: "PrimaryNotServing", message }
+    } else {
+        // Also while it starts: nobody is put in its place.
+        Blocked { reason: "FailoverDisabled", message: format!("{message}; spec.failover.enabled is false") }
+    }
 }
 
 /// Why a recorded acker has to stop counting, if it has to.

@@ -560,6 +560,8 @@ fn hung_primary_is_evidence_and_too_many_changes_ask_for_a_person() {
     let plan = decide(&seen);
     assert_eq!((plan.record.is_none(), plan.blocked.unwrap().reason), (true, "FailoverDisabled"));
     assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(_))), "in place");
+    set(&mut seen, "c-0", |state| state.phase = Phase::Starting);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "FailoverDisabled", "and so it stays while it starts");
 }
 
 #[test]
