@@ -41,6 +41,7 @@ pub fn load(layout: &Layout) -> Result<CurrentTls> {
 /// Looks for changes for as long as the process lives.
 pub async fn watch(instance: Arc<Instance>, current: CurrentTls) {
     let mut api = read(&instance.layout).ok().map(|(_, fingerprint)| fingerprint);
+    let mut before = api;
     // mysqld reads the files when it starts: only what changes later is told.
     let mut mysqld = api;
     let mut mysqld_pid = None;
@@ -68,10 +69,11 @@ pub async fn watch(instance: Arc<Instance>, current: CurrentTls) {
             }
         }
         let pid = instance.child().map(|child| child.pid());
+        let before = std::mem::replace(&mut before, Some(fingerprint));
         if pid != mysqld_pid {
             mysqld_pid = pid;
-            // It may have read the files of the look before: telling it once more costs nothing.
-            mysqld = None;
+            // It was started since the look before. Had the files changed since then it may have read either.
+            mysqld = before.filter(|before| *before == fingerprint);
         }
         let running = instance.look(|facts| facts.phase) == Phase::Running;
         if mysqld != Some(fingerprint) && pid.is_some() && running {
