@@ -69,11 +69,11 @@ pub async fn watch(instance: Arc<Instance>, current: CurrentTls) {
             }
         }
         let pid = instance.child().map(|child| child.pid());
-        let before = std::mem::replace(&mut before, Some(fingerprint));
+        let earlier = before.replace(fingerprint);
         if pid != mysqld_pid {
             mysqld_pid = pid;
             // It was started since the look before. Had the files changed since then it may have read either.
-            mysqld = before.filter(|before| *before == fingerprint);
+            mysqld = earlier.filter(|earlier| *earlier == fingerprint);
         }
         let running = instance.look(|facts| facts.phase) == Phase::Running;
         if mysqld != Some(fingerprint) && pid.is_some() && running {

@@ -188,7 +188,8 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             acks_needed: operation.acks_needed,
             ackers,
             apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
-            proven,
+            // What grows with every write would make another order of it each time.
+            proven: proven.filter(|_| instance.state.as_ref().is_some_and(|state| state.tail_unproven)),
         }),
     )];
     let waits = |name: &Name| seen.operation_age < HEAD_START && seen.phase_of(name) == Some(Phase::Crashed);
