@@ -374,3 +374,25 @@ async fn a_new_primary_that_dies_while_it_removes_its_channel_follows_again() {
     }
     assert!(scene.log(1).contains("of an earlier promotion"), "it never died in the midst of it");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_of_sessions_do_not_hold_up_a_promotion_and_a_half_open_primary_is_opened() {
+    let scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    scene.until_value(1, "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema='t'", "1").await;
+    let (mut backup, mut reader) = (scene.local(1).await, scene.admin(1).await);
+    backup.exec("LOCK INSTANCE FOR BACKUP", SQL).await.unwrap();
+    reader.exec("LOCK TABLES t.`rows` READ", SQL).await.unwrap();
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    let begun = std::time::Instant::now();
+    let opened = scene.promote(1, 2, 0, &[]).await.unwrap();
+    assert!(begun.elapsed() < SHORT && opened.in_force, "{:?}", begun.elapsed());
+    assert_eq!(scene.value(1, "SELECT COUNT(*) FROM t.`rows`").await, "1");
+    assert!(backup.exec("SELECT 1", SQL).await.is_err() && reader.exec("SELECT 1", SQL).await.is_err());
+    assert_eq!(scene.log(1).matches("ended a session").count(), 2);
+    // As if the order had been cut in the midst of opening: the next completes it.
+    scene.local(1).await.exec("SET GLOBAL super_read_only=ON", SQL).await.unwrap();
+    scene.promote(1, 2, 0, &[]).await.unwrap();
+    scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
+}

@@ -14,7 +14,7 @@ use common::instance::{PromoteOrder, RefusalCode, Role};
 
 use super::Done;
 use super::replication::{
-    channel, executed, kill_coordinator, reset_channel, set_acks, set_locks, stop_receiver_for_sure,
+    channel, end_sessions, executed, kill_coordinator, reset_channel, set_acks, set_locks, stop_receiver_for_sure,
 };
 use crate::data::Promise;
 use crate::error::{Error, Result};
@@ -22,6 +22,17 @@ use crate::gate::Pass;
 use crate::instance::{Hands, Instance, STATEMENT};
 use crate::steps::Steps;
 
+/// Sessions of clients that hold a metadata lock for which the applier waits: `LOCK TABLES`, a long transaction's, a global
+/// read lock.
+const BLOCKS_APPLIER: &str = "SELECT DISTINCT holder.PROCESSLIST_ID \
+    FROM performance_schema.metadata_locks waits \
+    JOIN performance_schema.threads applier ON applier.THREAD_ID=waits.OWNER_THREAD_ID \
+    JOIN performance_schema.metadata_locks held ON held.OBJECT_TYPE=waits.OBJECT_TYPE \
+        AND held.OBJECT_SCHEMA<=>waits.OBJECT_SCHEMA AND held.OBJECT_NAME<=>waits.OBJECT_NAME \
+        AND held.OWNER_THREAD_ID<>waits.OWNER_THREAD_ID \
+    JOIN performance_schema.threads holder ON holder.THREAD_ID=held.OWNER_THREAD_ID \
+    WHERE waits.LOCK_STATUS='PENDING' AND held.LOCK_STATUS='GRANTED' AND applier.NAME LIKE 'thread/sql/replica\\_%' \
+        AND holder.TYPE='FOREGROUND' AND holder.PROCESSLIST_ID IS NOT NULL";
 /// One look at the applier while it works.
 const APPLY_LOOK: Duration = Duration::from_millis(500);
 
@@ -30,15 +41,15 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
     let Role::Primary { acks_needed, struck } = role else {
         return Err(Error::Unexpected("a promote order without a primary".to_owned()));
     };
+    let mut steps = Steps::begin();
     if opened {
+        // It may have been opened half way, or have gone offline while it was isolated: this order says that it is the primary.
         let mut hands = instance.hands().await?;
-        set_locks(&mut hands, &struck, true).await?;
         set_acks(&mut hands, acks_needed).await?;
-        // It may have gone offline while it was isolated: this order says that it is still the primary.
-        hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+        open(&mut hands, &struck, &mut steps).await?;
+        tokio::spawn(forget_the_channel(Arc::clone(instance)));
         return Ok(Done::InForce);
     }
-    let mut steps = Steps::begin();
     stop_receiver_for_sure(instance, pass).await?;
     steps.done("receiver");
     let mut hands = instance.hands().await?;
@@ -60,19 +71,26 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
     instance.promise(instance.look(|facts| Promise { tail_unproven: false, ..facts.promise.clone() }))?;
     steps.done("promise");
     instance.change(|facts| facts.opened = true);
-    hands.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
-    steps.done("writable");
-    set_locks(&mut hands, &struck, true).await?;
-    steps.done("locks");
-    hands.exec("SET GLOBAL read_only=OFF", STATEMENT).await?;
-    hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
-    steps.done("open");
+    open(&mut hands, &struck, &mut steps).await?;
     tracing::info!(epoch = order.epoch, %steps, "opened");
     tokio::spawn(forget_the_channel(Arc::clone(instance)));
     Ok(Done::InForce)
 }
 
-/// Waits until everything in the relay log is executed.
+/// Lets clients write. Whatever of it was done before is done again, so that an order that was cut half way is completed by the
+/// next.
+async fn open(hands: &mut Hands, struck: &[u32], steps: &mut Steps) -> Result<()> {
+    hands.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
+    steps.done("writable");
+    set_locks(hands, struck, true).await?;
+    steps.done("locks");
+    hands.exec("SET GLOBAL read_only=OFF", STATEMENT).await?;
+    hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
+    steps.done("open");
+    Ok(())
+}
+
+/// Waits until everything in the relay log is executed. Sessions that hold a lock which the applier waits for are ended.
 async fn apply_received(hands: &mut Hands, within: Duration) -> Result<()> {
     let begun = Instant::now();
     let session = hands.session()?;
@@ -102,6 +120,7 @@ async fn apply_received(hands: &mut Hands, within: Duration) -> Result<()> {
         if begun.elapsed() >= within {
             return Err(Error::Slow { what: "applying what was received", after: within });
         }
+        end_sessions(session, BLOCKS_APPLIER, "held a lock that the applier of what was received waits for").await?;
     }
 }
 
@@ -131,7 +150,7 @@ async fn is_proven(instance: &Instance, order: &PromoteOrder, hands: &mut Hands)
 async fn forget_the_channel(instance: Arc<Instance>) {
     let done = async {
         let _pass = instance.gate.enter(false, true).await?;
-        if instance.look(|facts| facts.opened) {
+        if instance.look(|facts| facts.opened) && channel(instance.hands().await?.session()?).await?.is_some() {
             reset_channel(&instance).await?;
         }
         Ok::<_, Error>(())

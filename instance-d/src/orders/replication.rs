@@ -21,6 +21,11 @@ const STOP_APPLIER: Duration = Duration::from_secs(3);
 const DUMPS_GONE: Duration = Duration::from_secs(2);
 /// Longest RESET REPLICA ALL: 30 ms measured.
 const RESET: Duration = Duration::from_secs(10);
+/// Sessions in `LOCK INSTANCE FOR BACKUP`: account management waits for them.
+const BLOCKS_ACCOUNTS: &str = "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks \
+    JOIN performance_schema.threads ON THREAD_ID=OWNER_THREAD_ID \
+    WHERE OBJECT_TYPE='BACKUP LOCK' AND LOCK_DURATION='EXPLICIT' AND LOCK_STATUS='GRANTED' AND TYPE='FOREGROUND' \
+    AND PROCESSLIST_ID IS NOT NULL";
 /// Pace of looking: a killed thread is gone in a moment, and a promotion waits for it.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -178,6 +183,7 @@ pub async fn set_locks(hands: &mut Hands, struck: &[u32], writable: bool) -> Res
             session.exec("SET GLOBAL read_only=ON", STATEMENT).await?;
             session.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
         }
+        end_sessions(session, BLOCKS_ACCOUNTS, "held the backup lock, which keeps accounts from being locked").await?;
         for (ordinals, locked) in [(&lock, true), (&unlock, false)] {
             if !ordinals.is_empty() {
                 session.exec(&accounts::lock_statement(ordinals, locked)?, STATEMENT).await?;
@@ -188,6 +194,20 @@ pub async fn set_locks(hands: &mut Hands, struck: &[u32], writable: bool) -> Res
         }
     }
     end_dumps(session, struck).await
+}
+
+/// Ends client sessions that stand in the way of a change of primary or of its ackers: clients wait for that, and what these
+/// sessions do, a backup say, can be begun again.
+///
+/// # Errors
+/// Those of MySQL.
+pub async fn end_sessions(session: &mut Session, which: &str, why: &'static str) -> Result<()> {
+    let blockers: Vec<(u64,)> = session.rows(which, STATEMENT).await?;
+    for (id,) in blockers {
+        tracing::warn!(session = id, "ended a session: it {why}");
+        session.kill(id, STATEMENT).await?;
+    }
+    Ok(())
 }
 
 /// Ends the dump threads of these ordinals and waits until the process list shows none.
