@@ -118,16 +118,20 @@ impl Memory {
     }
 
     /// Each state of the primary is held against what the replicas had said before it, and a replica is condemned only
-    /// for what a later state of the primary still lacks.
+    /// for what a later state of the primary still lacks. Only one that is open condemns; also one that is closed, and waits
+    /// for whoever was condemned to prove its tail, may have by now what they were condemned for.
     fn look_for_errants(&mut self, primary: &Name) {
         let state = self.trackers.get(primary).and_then(|tracker| tracker.state.clone());
-        let Some(state) = state.filter(decide::is_open) else { return };
+        let Some(state) = state.filter(|state| state.mysqld.is_some()) else { return };
+        let is_open = decide::is_open(&state);
         for (name, tracker) in &mut self.trackers {
             let Some(replica) = tracker.state.as_ref().filter(|_| name != primary) else { continue };
             let foreign = decide::errant(replica, &state);
-            if foreign.is_empty() {
+            if foreign.is_empty() && (is_open || replica.mysqld.is_some()) {
                 tracker.suspect = None;
                 tracker.errant = GtidSet::default();
+            }
+            if foreign.is_empty() || !is_open {
                 continue;
             }
             if let Some((before, sequence)) = &tracker.suspect
@@ -277,9 +281,13 @@ mod tests {
         memory.heard(state.clone(), Some(&primary), now);
         assert_eq!(memory.trackers["c-1"].errant.to_string(), format!("{uuid}:1"));
         state.sequence += 1;
+        state.mysqld.as_mut().unwrap().super_read_only = true;
+        memory.heard(state.clone(), Some(&primary), now);
+        assert!(!memory.trackers["c-1"].errant.is_empty());
+        state.sequence += 1;
         state.mysqld.as_mut().unwrap().executed = format!("{uuid}:1").parse().unwrap();
         memory.heard(state, Some(&primary), now);
-        assert!(memory.trackers["c-1"].errant.is_empty());
+        assert!(memory.trackers["c-1"].errant.is_empty(), "a closed primary has it by now, too");
     }
 
     #[test]

@@ -271,7 +271,15 @@ impl Trial {
     /// # Errors
     /// When they are not within half a minute.
     pub async fn written(&self, rows: u64) -> Result<()> {
-        self.writers()?.wait_for(rows, Duration::from_secs(30)).await
+        self.written_within(rows, Duration::from_secs(30)).await
+    }
+
+    /// Waits until so many more rows are acknowledged.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub async fn written_within(&self, rows: u64, within: Duration) -> Result<()> {
+        self.writers()?.wait_for(rows, within).await
     }
 
     /// Rows acknowledged so far.

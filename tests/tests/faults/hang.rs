@@ -90,7 +90,7 @@ async fn f35_candidates_that_lag_apply_everything_first() -> Result<()> {
         trial.step("the locks are gone");
         trial.failed_over(Duration::from_secs(60)).await?;
         trial.whole().await?;
-        Ok(Expect::changes(1))
+        Ok(Expect::changes(1).lines(&["ended a session"]))
     })
     .await
 }

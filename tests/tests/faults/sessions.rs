@@ -162,7 +162,7 @@ async fn f48_backup_locks_do_not_hold_up_a_failover() -> Result<()> {
         trial.failed_over(SOON).await?;
         drop(holders);
         trial.whole().await?;
-        Ok(Expect::changes(1))
+        Ok(Expect::changes(1).lines(&["ended a session"]))
     })
     .await
 }
