@@ -7,7 +7,7 @@ use common::crd::MySQLClusterSpec;
 use tests::cluster::READY;
 use tests::faults::{Faults, MYSQLD};
 use tests::ledger::{Ledger, Options};
-use tests::trial::{Expect, READY_AGAIN, SOON, Setup, away_from, row, row_with, settled};
+use tests::trial::{Expect, READY_AGAIN, SOON, Setup, away_from, row, row_with, settled, wait_whole};
 use tests::{Cluster, spec};
 
 /// Clusters beside the row's own (F65; the list says 500, on simulated nodes).
@@ -70,7 +70,7 @@ async fn f65_several_clusters_lose_their_primary_at_once() -> Result<()> {
             trial.step(&format!("{}: {:.3} s", other.name, first.saturating_sub(at).as_secs_f64()));
             ensure!(first.saturating_sub(at) < ALL, "{} took {:?}", other.name, first.saturating_sub(at));
             let again = Instant::now();
-            other.wait_ready(3, READY_AGAIN).await?;
+            wait_whole(other, 3, READY_AGAIN).await?;
             trial.step(&format!("{} is ready again {:.1} s later", other.name, again.elapsed().as_secs_f64()));
             ledger.finish().await?.expect_lossless(other).await?;
         }

@@ -49,17 +49,29 @@ async fn arm(trial: &mut Trial, points: &str) -> Result<()> {
     trial.faults.change_daemon(daemon::FAILOVER_D, template).await
 }
 
+/// A failover that gets no answers within its patience of 5 s starts the old primary again in place: so where these points
+/// hold up an order for longer, writes go on there.
+const GOES_BACK: [&str; 2] = ["order.before.fence", "order.after.fence"];
+
 async fn at_each_point(trial: &mut Trial, action: &str) -> Result<Expect> {
+    let goes_back = |point: &str| action.starts_with("pause") && GOES_BACK.contains(&point);
     for point in POINTS {
-        arm(trial, &format!("{point}={action}")).await?;
+        let what = format!("{point}={action}");
+        arm(trial, &what).await?;
         trial.whole().await?;
         let old = trial.shop.primary().await?;
         trial.kill(&old, MYSQLD).await?;
-        let seconds = trial.failed_over(LONGEST).await.with_context(|| format!("{point}={action}"))?;
-        trial.whole().await.with_context(|| format!("{point}={action}"))?;
-        trial.step(&format!("{point}={action}: {seconds:.3} s"));
+        if goes_back(point) {
+            trial.written_within(50, LONGEST).await.with_context(|| what.clone())?;
+            trial.step(&format!("{what}: writes go on"));
+        } else {
+            let seconds = trial.failed_over(LONGEST).await.with_context(|| what.clone())?;
+            trial.step(&format!("{what}: {seconds:.3} s"));
+        }
+        trial.whole().await.with_context(|| what)?;
     }
-    Ok(Expect::changes(POINTS.len()).lines(&["failpoint", "a task panicked"]))
+    let stayed = POINTS.iter().filter(|point| goes_back(point)).count();
+    Ok(Expect::changes_within(POINTS.len() - stayed..=POINTS.len()).lines(&["failpoint", "a task panicked"]))
 }
 
 #[tokio::test]
