@@ -79,6 +79,8 @@ impl Kind {
 /// What one run measured.
 struct Run {
     milliseconds: f64,
+    /// The longest time without an acknowledgement to anybody.
+    gap: f64,
     back_seconds: f64,
     cloned: bool,
     lost: usize,
@@ -181,6 +183,7 @@ async fn once(kind: Kind, cluster: &Cluster, faults: &mut Faults) -> Result<Run>
     cluster.write(&[&format!("TRUNCATE TABLE {SCHEMA}.entries")]).await?;
     Ok(Run {
         milliseconds: milliseconds.as_secs_f64() * 1000.0,
+        gap: log.longest_gap_between(at, at + WINDOW).as_secs_f64() * 1000.0,
         back_seconds,
         cloned: cluster.data_id(&old).await? != data,
         lost: verdict.lost.len(),
@@ -218,6 +221,11 @@ async fn measure(scene: &Scene, kind: Kind, cluster: &Cluster, rows: &mut Vec<Ro
     let milliseconds = runs.iter().map(|run| run.milliseconds).collect();
     let back = runs.iter().map(|run| run.back_seconds).collect();
     rows.push(Row::new(kind.title(), "ms", milliseconds).lost(lost).note(kind.goal()));
+    if kind == Kind::Pod {
+        // The API server and the kubelet take their time to end it, and until then it serves.
+        let gaps = runs.iter().map(|run| run.gap).collect();
+        rows.push(Row::new(format!("{}: longest gap", kind.title()), "ms", gaps).note("to compare with"));
+    }
     let name = format!("{}: old primary is a replica", kind.title());
     if kind != Kind::Place {
         rows.push(Row::new(name, "s", back).note(format!("goal 10; {cloned} cloned")));
