@@ -45,7 +45,7 @@ pub struct Promise {
     pub tail_unproven: bool,
     /// Everything in the relay log is executed, and the channel is being reset: when mysqld dies over that, the channel
     /// cannot be read any more, and nothing is lost with it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub channel_spent: bool,
 }
 
