@@ -3,7 +3,7 @@
 //! ```text
 //! receiver stopped -> received applied -> coordinator idle, or killed
 //!   -> tail proven? -no-> semi-sync source on, stay closed
-//!          \-yes-> semi-sync on -> super_read_only=OFF -> account locks -> read_only=OFF -> offline_mode=OFF
+//!          \-yes-> super_read_only=OFF -> account locks -> semi-sync on -> read_only=OFF -> offline_mode=OFF
 //!   -> (later) coordinator killed, RESET REPLICA ALL
 //! ```
 
@@ -45,8 +45,7 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
     if opened {
         // It may have been opened half way, or have gone offline while it was isolated: this order says that it is the primary.
         let mut hands = instance.hands().await?;
-        set_acks(&mut hands, acks_needed).await?;
-        open(&mut hands, &struck, &mut steps).await?;
+        open(&mut hands, acks_needed, &struck, &mut steps).await?;
         tokio::spawn(forget_the_channel(Arc::clone(instance)));
         return Ok(Done::InForce);
     }
@@ -67,23 +66,23 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
         set_locks(&mut hands, &struck, false).await?;
         return Ok(Done::NotYet);
     }
-    set_acks(&mut hands, acks_needed).await?;
     instance.promise(instance.look(|facts| Promise { tail_unproven: false, ..facts.promise.clone() }))?;
     steps.done("promise");
     instance.change(|facts| facts.opened = true);
-    open(&mut hands, &struck, &mut steps).await?;
+    open(&mut hands, acks_needed, &struck, &mut steps).await?;
     tracing::info!(epoch = order.epoch, %steps, "opened");
     tokio::spawn(forget_the_channel(Arc::clone(instance)));
     Ok(Done::InForce)
 }
 
 /// Lets clients write. Whatever of it was done before is done again, so that an order that was cut half way is completed by the
-/// next.
-async fn open(hands: &mut Hands, struck: &[u32], steps: &mut Steps) -> Result<()> {
+/// next. Who is struck is out before fewer acknowledgements are waited for, and these are before clients can write.
+async fn open(hands: &mut Hands, acks_needed: u32, struck: &[u32], steps: &mut Steps) -> Result<()> {
     hands.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
     steps.done("writable");
     set_locks(hands, struck, true).await?;
     steps.done("locks");
+    set_acks(hands, acks_needed).await?;
     hands.exec("SET GLOBAL read_only=OFF", STATEMENT).await?;
     hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
     steps.done("open");
