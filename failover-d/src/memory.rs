@@ -126,12 +126,17 @@ impl Memory {
         let is_open = decide::is_open(&state);
         for (name, tracker) in &mut self.trackers {
             let Some(replica) = tracker.state.as_ref().filter(|_| name != primary) else { continue };
+            // A closed primary only acquits, and only whoever says what it holds.
+            if !is_open && replica.mysqld.is_none() {
+                continue;
+            }
             let foreign = decide::errant(replica, &state);
-            if foreign.is_empty() && (is_open || replica.mysqld.is_some()) {
+            if foreign.is_empty() {
                 tracker.suspect = None;
                 tracker.errant = GtidSet::default();
+                continue;
             }
-            if foreign.is_empty() || !is_open {
+            if !is_open {
                 continue;
             }
             if let Some((before, sequence)) = &tracker.suspect

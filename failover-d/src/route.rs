@@ -247,8 +247,8 @@ pub async fn run(
             written = if moves { Desired { replicas: written.replicas, ..wanted.clone() } } else { wanted.clone() };
         }
         if moves && !failed {
-            let unmoved = |desired: &Desired| desired.primary == wanted.primary;
-            let later = tokio::time::timeout(REPLICAS_LATER, desired.wait_for(|desired| !unmoved(desired)));
+            let moved_on = desired.wait_for(|desired| desired.primary != wanted.primary);
+            let later = tokio::time::timeout(REPLICAS_LATER, moved_on);
             if let Ok(Err(_)) = later.await {
                 return;
             }

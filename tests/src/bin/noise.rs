@@ -1,8 +1,8 @@
 //! Noise without a real fault, during which the primary has to stay: `make noise MINUTES=60`.
 //!
 //! All the time every hundredth packet between instances, and between them and failover-d, is lost, and a thread takes a
-//! core, ahead of all others, for 1.5 of every 5 s. Over and over, every five minutes: a failover-d is killed, NATS is away for a minute, the API
-//! server is for 15 s, the other failover-d is killed.
+//! core, ahead of all others, for 1.5 of every 5 s. Over and over, every five minutes: a failover-d is killed, NATS is away
+//! for a minute, the API server is for 15 s, the other failover-d is killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
