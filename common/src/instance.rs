@@ -358,9 +358,14 @@ pub struct PromoteOrder {
     pub ackers: Vec<u32>,
     /// Longest wait for what was received to be applied.
     pub apply_timeout_ms: u64,
-    /// What at least `acksNeeded` recorded ackers are known to hold (received or executed). Only a primary that
-    /// comes back in place needs it (`tailUnproven`): without it, or while it does not contain the instance's executed
-    /// set, mysqld runs as a semi-sync source but stays closed and read-only; ask again, same epoch, with a newer set.
+    /// It was elected while it may hold what the next election would miss: so it stays closed like one that comes back in
+    /// place (`proven`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tail_unproven: bool,
+    /// What so many recorded ackers are known to hold (received or executed) that no election can miss it. Only a primary
+    /// that comes back in place needs it (`tailUnproven` of its state), and one whose order says `tailUnproven`: without it,
+    /// or while it does not contain the instance's executed set, mysqld runs as a semi-sync source but stays closed and
+    /// read-only; ask again, same epoch, with a newer set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<GtidSet>,
 }

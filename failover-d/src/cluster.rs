@@ -48,6 +48,8 @@ const REPORT_LATER: Duration = Duration::from_secs(2);
 const HELP_AFTER: Duration = Duration::from_millis(400);
 /// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
 const DEFER: Duration = Duration::from_millis(40);
+/// A pod that is gone for the API server may run on for as long: the kubelet grants two seconds even where none were.
+const DEPARTED_FOR: Duration = Duration::from_secs(5);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -86,6 +88,8 @@ struct Loop {
     cluster: MySQLCluster,
     memory: Memory,
     streams: HashMap<Name, Stream>,
+    /// Instances without a pod, since when: the order to demote still goes to where they were.
+    departed: HashMap<Name, (InstanceClient, Instant)>,
     orders: Orders,
     tls: Option<(Arc<ClientConfig>, Instant)>,
     updates: mpsc::Sender<Update>,
@@ -123,6 +127,7 @@ pub async fn run(context: Context, mut objects: watch::Receiver<Arc<MySQLCluster
             name,
             cluster,
             streams: HashMap::new(),
+            departed: HashMap::new(),
             orders: Orders::default(),
             tls: None,
             updates,
@@ -196,7 +201,10 @@ impl Loop {
                 if let Some(answer) = order::outcome(&order, &result) {
                     self.memory.answered(&name, answer);
                 }
-                if let Ok(state) = *result {
+                // What a departed one says is not of the instance that has its name now.
+                if let Ok(state) = *result
+                    && self.streams.contains_key(&name)
+                {
                     self.memory.heard(state, primary.as_ref(), now);
                 }
             }
@@ -249,8 +257,11 @@ impl Loop {
             })
             .map(|(name, _)| name.clone())
             .collect();
+        self.departed.retain(|_, (_, since)| now.duration_since(*since) < DEPARTED_FOR);
         for name in gone {
-            self.streams.remove(&name);
+            if let Some(stream) = self.streams.remove(&name) {
+                self.departed.insert(name.clone(), (stream.client.clone(), now));
+            }
             self.memory.replaced(&name, now);
         }
         for (name, pod) in pods {
@@ -267,6 +278,7 @@ impl Loop {
             };
             let follow = stream::follow(name.clone(), client.clone(), self.updates.clone()).in_current_span();
             let task = tokio::spawn(follow).abort_handle();
+            self.departed.remove(name);
             self.streams.insert(name.clone(), Stream { uid: pod.uid.clone(), address, client, task });
         }
     }
@@ -319,17 +331,17 @@ impl Loop {
             if !waits || seen.operation_age > REPORT_LATER {
                 self.report(&seen, &plan, pods);
             }
-            for (name, order) in &plan.orders {
-                let operation = recorded.operation.as_ref().map(|operation| operation.id.clone());
-                self.give(name, order.clone(), operation);
-            }
-            let Some(next) = plan.record.clone() else {
+            if plan.record.is_none() {
                 self.deferred = None;
-                return;
-            };
-            if !self.has_pen && self.deferred.get_or_insert_with(Instant::now).elapsed() < DEFER {
+            } else if !self.has_pen && self.deferred.get_or_insert_with(Instant::now).elapsed() < DEFER {
                 return;
             }
+            let begun = plan.record.as_ref().and_then(|next| next.operation.as_ref());
+            let operation = recorded.operation.as_ref().or(begun).map(|operation| operation.id.clone());
+            for (name, order) in &plan.orders {
+                self.give(name, order.clone(), operation.clone());
+            }
+            let Some(next) = plan.record.clone() else { return };
             if !self.write(&recorded, &next, &plan, seen.operation_age).await {
                 return;
             }
@@ -346,8 +358,10 @@ impl Loop {
     }
 
     fn give(&mut self, name: &Name, order: Order, operation: Option<String>) {
-        if let Some(stream) = self.streams.get(name) {
-            let client = stream.client.clone().within(operation);
+        let present = self.streams.get(name).map(|stream| &stream.client);
+        let departed = || self.departed.get(name).filter(|_| matches!(order, Order::Demote(_)));
+        if let Some(client) = present.or_else(|| departed().map(|(client, _)| client)) {
+            let client = client.clone().within(operation);
             self.orders.give(name, order, client, &self.updates, &self.context.metrics, Instant::now());
         }
     }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use common::gtid::GtidSet;
-use common::instance::InstanceState;
+use common::instance::{Epoch, InstanceState};
 use common::names;
 
-use crate::decide::{self, Answer, Instance, Name, Observed, Record, Wish};
+use crate::decide::{self, Answer, Instance, Kind, Name, Observed, Record, Wish};
 
 /// A pod as Kubernetes shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +30,11 @@ struct Tracker {
     heard_at: Instant,
     refused: bool,
     healthy_at: Instant,
+    level_at: Instant,
     high_water: GtidSet,
     suspect: Option<(GtidSet, u64)>,
+    /// The epoch in which nothing was foreign to the recorded primary, and the data that this was said of.
+    cleared: Option<(Epoch, Option<String>)>,
     errant: GtidSet,
     /// What the primary had executed at that time, and this one has not received since.
     goal: Option<(GtidSet, Instant)>,
@@ -44,8 +47,10 @@ impl Tracker {
             heard_at: now,
             refused: false,
             healthy_at: now,
+            level_at: now,
             high_water: GtidSet::default(),
             suspect: None,
+            cleared: None,
             errant: GtidSet::default(),
             goal: None,
         }
@@ -73,6 +78,8 @@ pub struct Memory {
     trackers: BTreeMap<Name, Tracker>,
     answers: BTreeMap<Name, Answer>,
     operation: Option<(String, Instant)>,
+    /// As recorded.
+    epoch: Epoch,
     undone_at: Option<Instant>,
     unborn_since: Instant,
 }
@@ -86,6 +93,7 @@ impl Memory {
             trackers: BTreeMap::new(),
             answers: BTreeMap::new(),
             operation: None,
+            epoch: 0,
             undone_at: None,
             unborn_since: now,
         }
@@ -124,6 +132,7 @@ impl Memory {
         let state = self.trackers.get(primary).and_then(|tracker| tracker.state.clone());
         let Some(state) = state.filter(|state| state.mysqld.is_some()) else { return };
         let is_open = decide::is_open(&state);
+        let epoch = self.epoch;
         for (name, tracker) in &mut self.trackers {
             let Some(replica) = tracker.state.as_ref().filter(|_| name != primary) else { continue };
             // A closed primary only acquits, and only whoever says what it holds.
@@ -131,6 +140,9 @@ impl Memory {
                 continue;
             }
             let foreign = decide::errant(replica, &state);
+            if replica.mysqld.is_some() {
+                tracker.cleared = foreign.is_empty().then(|| (epoch, replica.data_id.clone()));
+            }
             if foreign.is_empty() {
                 tracker.suspect = None;
                 tracker.errant = GtidSet::default();
@@ -184,13 +196,16 @@ impl Memory {
             (Some(operation), Some((known, _))) if operation.id == *known => {}
             (Some(operation), _) => {
                 self.operation = Some((operation.id.clone(), now));
-                self.answers.clear();
+                // A failover's fences may be answered before its claim is known to stand.
+                let early = operation.kind == Kind::Failover;
+                self.answers.retain(|_, answer| early && answer.epoch == operation.epoch);
             }
             (None, _) => {
                 self.operation = None;
-                self.answers.clear();
+                self.answers.retain(|_, answer| answer.epoch > record.epoch);
             }
         }
+        self.epoch = record.epoch;
         if record.primary.is_some() {
             self.unborn_since = now;
         }
@@ -249,6 +264,8 @@ impl Memory {
             state: if reachable { tracker.state.clone() } else { None },
             age: now.duration_since(tracker.heard_at),
             unhealthy_for: Duration::ZERO,
+            ahead_for: Duration::ZERO,
+            cleared: false,
             behind_for: Duration::ZERO,
             errant: tracker.errant.clone(),
             high_water: tracker.high_water.clone(),
@@ -259,6 +276,13 @@ impl Memory {
             tracker.healthy_at = now;
         }
         instance.unhealthy_for = now.duration_since(tracker.healthy_at);
+        let promised = instance.state.as_ref().map_or(0, |state| state.promised);
+        if record.operation.is_some() || promised <= record.epoch {
+            tracker.level_at = now;
+        }
+        let data = instance.state.as_ref().and_then(|state| state.data_id.clone());
+        instance.cleared = tracker.cleared == Some((record.epoch, data));
+        instance.ahead_for = now.duration_since(tracker.level_at);
         instance
     }
 }
@@ -293,6 +317,38 @@ mod tests {
         state.mysqld.as_mut().unwrap().executed = format!("{uuid}:1").parse().unwrap();
         memory.heard(state, Some(&primary), now);
         assert!(memory.trackers["c-1"].errant.is_empty(), "a closed primary has it by now, too");
+    }
+
+    #[test]
+    fn replica_is_cleared_in_the_epoch_in_which_the_primary_was_seen_to_hold_all_of_it() {
+        let now = Instant::now();
+        let mut memory = Memory::new("ns", "c", now);
+        let mut record = fixture::healthy(3).record;
+        let pods = BTreeMap::from(["c-0", "c-1", "c-2"].map(|name| {
+            let address = Some(std::net::Ipv4Addr::LOCALHOST.into());
+            (name.to_owned(), PodFacts { uid: name.to_owned(), address, node: None, role: None })
+        }));
+        let cleared = |memory: &mut Memory, record: &Record| {
+            memory.observe(record, &fixture::wish(3), 0, &pods, now).instances["c-1"].cleared
+        };
+        assert!(!cleared(&mut memory, &record), "nothing was heard");
+        let primary = "c-0".to_owned();
+        let hear = |memory: &mut Memory, mut state: InstanceState, received: &str| {
+            state.mysqld.as_mut().unwrap().received = received.parse().unwrap();
+            memory.heard(state, Some(&primary), now);
+        };
+        let own = format!("{}:1", fixture::uuid("c-0"));
+        hear(&mut memory, fixture::replica("c-1", "c-0"), &own);
+        hear(&mut memory, fixture::primary("c-0", 1), "");
+        assert!(cleared(&mut memory, &record), "it waits for what it has sent");
+        record.epoch += 1;
+        assert!(!cleared(&mut memory, &record), "that was before");
+        hear(&mut memory, fixture::primary("c-0", 1), "");
+        assert!(cleared(&mut memory, &record));
+        let foreign = format!("{}:1", fixture::uuid("c-2"));
+        hear(&mut memory, fixture::replica("c-1", "c-0"), &foreign);
+        hear(&mut memory, fixture::primary("c-0", 1), "");
+        assert!(!cleared(&mut memory, &record));
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod scene;
 
 use std::time::Duration;
 
-use common::instance::{AcksOrder, DemoteOrder, FenceOrder, FollowOrder, Phase, ReceiverState, RefusalCode, Role};
+use common::instance::{
+    AcksOrder, DemoteOrder, FenceOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, RefusalCode, Role,
+};
 use nix::sys::signal::Signal;
 use scene::{CALL, SQL, Scene, refused};
 
@@ -163,17 +165,45 @@ async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
         state.mysqld.as_ref().is_some_and(|mysqld| executed.is_subset(&mysqld.received))
     });
     let received = acker.await.mysqld.unwrap().received;
-    let order = common::instance::PromoteOrder {
+    let order = PromoteOrder {
         epoch: 2,
         acks_needed: 1,
         ackers: vec![1],
         apply_timeout_ms: 1000,
+        tail_unproven: false,
         proven: Some(received),
     };
     let state = scene.failover(0).promote(&order, CALL).await.unwrap();
     assert!(state.in_force && !state.tail_unproven);
     scene.admin(0).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
     scene.until_value(1, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_may_hold_more_than_others_feeds_them_before_it_opens() {
+    let mut scene = Scene::cluster(3, 1).await;
+    let mut admin = scene.make_table(0).await;
+    scene.failover(2).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    scene.power_off(0);
+    let order = |tail_unproven| PromoteOrder {
+        epoch: 2,
+        acks_needed: 1,
+        ackers: vec![2],
+        apply_timeout_ms: 10_000,
+        tail_unproven,
+        proven: None,
+    };
+    let state = scene.failover(1).promote(&order(true), CALL).await.unwrap();
+    let mysqld = state.mysqld.unwrap();
+    assert!(!state.in_force && mysqld.super_read_only && mysqld.source.enabled);
+    assert!(scene.sql(1, "admin").await.is_err(), "nobody reads there");
+    scene.follow(2, 2, 1, true).await.unwrap();
+    scene.until(2, "holding all", |state| mysqld.executed.is_subset(&state.mysqld.as_ref().unwrap().received)).await;
+    let state = scene.failover(1).promote(&order(false), CALL).await.unwrap();
+    assert!(state.in_force && !state.tail_unproven);
+    scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
+    scene.until_value(2, "SELECT COUNT(*) FROM t.`rows`", "2").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

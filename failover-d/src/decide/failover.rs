@@ -1,18 +1,20 @@
 //! The primary is gone: knowing it, and putting another in its place with proof.
 
-use common::instance::{DemoteOrder, FenceOrder, Phase, ReceiverState, Role};
+use common::instance::{DemoteOrder, Epoch, FenceOrder, Phase, ReceiverState, Role};
 use std::time::Duration;
 
 use common::names::ANNOTATION_ACCEPT_LOSS;
 
 use super::proof::{Proof, prove};
 use super::{
-    Blocked, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, Reign, acks_wanted,
-    by_hand, claim, next_epoch, operation_id,
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, Reign,
+    acks_wanted, by_hand, claim, next_epoch, operation_id,
 };
 
 /// Budget of `super_read_only=ON` on the old primary before its mysqld is killed. Its answer is welcome, never needed.
 const DEMOTE_BUDGET_MS: u64 = 200;
+/// And of one without a pod, which its kubelet kills in a moment: until then clients would wait there for acknowledgements.
+const DEPARTED_BUDGET_MS: u64 = 20;
 
 /// So long a failover asks for a proof before it goes back to the instance that failed, or has a former primary started
 /// for its word, if that is here and down.
@@ -20,6 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// So long an instance that a failover went back to is started again and again before another failover is begun.
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether an instance is known to serve nobody: the API server says that it has no pod with an address, or its instance-d that
+/// mysqld is down. (A refused connection may be one to where it was before, for who does not hear of its new address.)
+fn is_dead(seen: &Observed, name: &Name) -> bool {
+    let serves_nobody = |instance: &Instance| !instance.reachable || instance.phase(&seen.wish) == Some(Phase::Crashed);
+    seen.instances.get(name).is_none_or(serves_nobody)
+}
 
 /// How it is known that the primary is gone.
 fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
@@ -186,10 +195,26 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
         reason: why.clone(),
     };
     let mut plan = claim(seen, operation, why);
+    // Who is dead serves nobody, so holding the others still disturbs nobody: that need not wait until the claim stands.
+    // Whoever else claims meanwhile takes the same epoch. One that is higher, for what somebody has promised, or for an
+    // operation that may yet succeed, has to stand first: were it lost, its promises would stand above those of the other.
+    if is_dead(seen, gone) && seen.record.operation.is_none() && epoch == seen.record.epoch + 1 {
+        plan.orders = fences(seen, gone, epoch);
+    }
     if let Some(record) = &mut plan.record {
         record.unproven = unproven;
     }
     plan
+}
+
+/// Fence orders for all that run, or can be started, but one.
+fn fences(seen: &Observed, gone: &Name, epoch: Epoch) -> Vec<(Name, Order)> {
+    let able = |instance: &Instance| matches!(instance.phase(&seen.wish), Some(Phase::Running | Phase::Crashed));
+    seen.instances
+        .iter()
+        .filter(|(name, instance)| *name != gone && !instance.refused && able(instance))
+        .map(|(name, _)| (name.clone(), Order::Fence(FenceOrder { epoch, start: false })))
+        .collect()
 }
 
 /// An operation that cannot go on gives way to a failover: `gone` is the primary as long as nobody may have been
@@ -219,11 +244,14 @@ pub fn is_returning(seen: &Observed, operation: &Operation) -> bool {
         && seen.operation_age < RETURN_PATIENCE
 }
 
-/// The former primary whose word a proof needs, when it is here and down.
+/// Whose word a proof needs, of those who are here and down: the reign's primary, or an acker that was a primary once.
 fn silent_witness(seen: &Observed, reign: &Reign) -> Option<Name> {
-    let down = seen.phase_of(&reign.primary) == Some(Phase::Crashed);
-    let asked = down && keeps_data(seen, reign) && seen.operation_age > PATIENCE;
-    (asked && !seen.wish.fenced.contains(&reign.primary)).then(|| reign.primary.clone())
+    let can_speak = |name: &&Name| {
+        let down = seen.phase_of(name) == Some(Phase::Crashed);
+        down && seen.operation_age > PATIENCE && !seen.wish.fenced.contains(*name)
+    };
+    let primary = Some(&reign.primary).filter(|_| keeps_data(seen, reign)).filter(can_speak);
+    primary.or_else(|| reign.ackers.iter().find(can_speak)).cloned()
 }
 
 /// The instance that failed is started in place: it opens when enough of its ackers hold what it has.
@@ -260,18 +288,15 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
         // It was down, and is up by now.
         Some(answer) => matches!(answer.outcome, Outcome::Dead) && seen.phase_of(name) == Some(Phase::Running),
     };
-    let mut orders = Vec::new();
-    for (name, instance) in &seen.instances {
-        if instance.refused || !unanswered(name) {
-            continue;
-        }
-        if operation.from.as_ref() == Some(name) {
-            let order = DemoteOrder { epoch: operation.epoch, budget_ms: DEMOTE_BUDGET_MS, kill: true };
-            orders.push((name.clone(), Order::Demote(order)));
-        } else if matches!(instance.phase(&seen.wish), Some(Phase::Running | Phase::Crashed)) {
-            orders.push((name.clone(), Order::Fence(FenceOrder { epoch: operation.epoch, start: false })));
-        }
+    let nobody = Name::new();
+    let from = operation.from.as_ref().unwrap_or(&nobody);
+    let mut orders = fences(seen, from, operation.epoch);
+    if let Some(instance) = seen.instances.get(from).filter(|instance| !instance.refused) {
+        let budget_ms = if instance.reachable { DEMOTE_BUDGET_MS } else { DEPARTED_BUDGET_MS };
+        let order = DemoteOrder { epoch: operation.epoch, budget_ms, kill: true };
+        orders.push((from.clone(), Order::Demote(order)));
     }
+    orders.retain(|(name, _)| unanswered(name));
     match prove(seen, operation.epoch) {
         Proof::Candidate(to) => {
             let mut ackers = operation.ackers.clone();

@@ -102,6 +102,8 @@ pub fn heard(state: InstanceState) -> Instance {
         state: Some(state),
         age: Duration::from_millis(50),
         unhealthy_for: Duration::ZERO,
+        ahead_for: Duration::ZERO,
+        cleared: true,
         behind_for: Duration::ZERO,
         errant: common::gtid::GtidSet::default(),
         high_water: common::gtid::GtidSet::default(),

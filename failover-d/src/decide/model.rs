@@ -218,6 +218,10 @@ pub struct Instance {
     pub age: Duration,
     /// Time since it was last seen healthy as a replica; how long it has been missing.
     pub unhealthy_for: Duration,
+    /// For how long it has said that it has promised more than what is recorded, while no operation was.
+    pub ahead_for: Duration,
+    /// In the recorded epoch it was seen to hold nothing that is foreign to the recorded primary.
+    pub cleared: bool,
     /// For how long it has not received something that the recorded primary had executed by then.
     pub behind_for: Duration,
     /// GTIDs that only it has, and that have stayed so over two looks at the primary.
@@ -251,10 +255,14 @@ impl Instance {
     /// Runs closed as the primary of this epoch: it may hold what nobody acknowledged, and opens when its ackers prove that
     /// they hold it, too.
     pub fn waits_for_proof(&self, epoch: Epoch, wish: &Wish) -> bool {
+        let is_applied = |state: &InstanceState| {
+            state.mysqld.as_ref().is_some_and(|mysqld| !state.in_force && mysqld.received.is_subset(&mysqld.executed))
+        };
         self.phase(wish) == Some(Phase::Running)
             && !self.serves_as_primary()
             && self.state.as_ref().is_some_and(|state| {
-                state.promised == epoch && state.tail_unproven && matches!(state.role, Role::Primary { .. })
+                let is_primary = state.promised == epoch && matches!(state.role, Role::Primary { .. });
+                is_primary && (state.tail_unproven || is_applied(state))
             })
     }
 
@@ -388,7 +396,8 @@ pub enum Order {
     Look,
 }
 
-/// What to do now. Orders are idempotent and may be given in parallel; a change of the record comes first and alone.
+/// What to do now. Orders are idempotent and may be given in parallel; those beside a change of the record are right whether
+/// it comes to stand or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// New record, to be written only against the resourceVersion that was observed.

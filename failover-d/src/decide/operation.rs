@@ -7,8 +7,8 @@ use common::gtid::GtidSet;
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
-    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, by_hand,
-    failover, next_epoch, proof, steady,
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, STRIKE_AFTER,
+    by_hand, failover, next_epoch, proof, steady,
 };
 
 /// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
@@ -179,6 +179,15 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             return Plan { record: Some(record), why, ..Plan::default() };
         }
     }
+    if waits && proven.is_none() && seen.operation_age > STRIKE_AFTER {
+        let lost = |name: &Name| !seen.instances.get(name).is_some_and(|acker| acker.follows(to, &seen.wish));
+        if let Some(acks_needed) = steady::make_do(&operation.ackers, operation.acks_needed, lost) {
+            let advanced = Operation { acks_needed, ..operation.clone() };
+            let record = Record { operation: Some(advanced), ..seen.record.clone() };
+            let why = format!("no more than {acks_needed} can prove what {to} holds");
+            return Plan { record: Some(record), why, ..Plan::default() };
+        }
+    }
     let ackers =
         operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
     let mut orders = vec![(
@@ -188,6 +197,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
             acks_needed: operation.acks_needed,
             ackers,
             apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+            tail_unproven: proven.is_none() && proof::may_be_missed(seen, operation, instance),
             // What grows with every write would make another order of it each time.
             proven: proven.filter(|_| instance.state.as_ref().is_some_and(|state| state.tail_unproven)),
         }),

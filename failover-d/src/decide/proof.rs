@@ -6,7 +6,7 @@ use common::gtid::GtidSet;
 use common::instance::{InstanceState, Phase};
 
 use super::model::cannot_apply;
-use super::{Instance, Name, Observed, Outcome, Reign};
+use super::{Instance, Kind, Name, Observed, Operation, Outcome, Reign};
 
 /// GTIDs of `replica` that the primary cannot be about to commit: received there, not executed here, and not from the
 /// primary's own server UUID (a replica receives before the primary commits in its engine, AFTER_SYNC).
@@ -29,11 +29,25 @@ pub fn holders<'a>(seen: &'a Observed, among: &'a BTreeSet<Name>, set: &'a GtidS
     })
 }
 
-/// What an instance that may hold unacknowledged transactions is allowed to open with: its executed set, once enough of
-/// the ackers hold all of it.
+/// What an instance that may hold unacknowledged transactions is allowed to open with: all that it has received, once as
+/// many of the ackers hold it as have to acknowledge.
 pub fn proven_tail(seen: &Observed, instance: &Instance, ackers: &BTreeSet<Name>, acks_needed: u32) -> Option<GtidSet> {
-    let executed = instance.executed()?;
-    (holders(seen, ackers, executed).count() >= acks_needed as usize).then(|| executed.clone())
+    let held = instance.received()?;
+    (holders(seen, ackers, held).count() >= acks_needed as usize).then(|| held.clone())
+}
+
+/// Whether a candidate may hold what its primary was still waiting to commit, and what the next election could miss: if it
+/// opened with that, it would be read, and might be gone afterwards. Every proof of the reign before counts on its primary,
+/// which holds all of it unless something is foreign there, or on one of those who hold it, when they are as many as had to
+/// acknowledge. Where several reigns are unproven the word of a primary may be of before it was written.
+pub fn may_be_missed(seen: &Observed, operation: &Operation, candidate: &Instance) -> bool {
+    let record = &seen.record;
+    let of_one_reign = record.unproven.is_empty() && operation.from == record.primary;
+    operation.kind == Kind::Failover
+        && record.primary.is_some()
+        && !(of_one_reign
+            && candidate.cleared
+            && proven_tail(seen, candidate, &record.ackers, record.acks_needed).is_some())
 }
 
 /// What a failover can stand on.

@@ -5,6 +5,7 @@
 //! last.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::instance::{AcksOrder, Epoch, Phase, PromoteOrder, ReceiverState, Role};
 
@@ -21,6 +22,8 @@ const CAUGHT_UP_TRANSACTIONS: u64 = 2000;
 const CLOSE_TRANSACTIONS: u64 = 100;
 /// And lags no more than this.
 const CAUGHT_UP_SECONDS: f64 = 5.0;
+/// A promise above the record is left alone for so long: whoever had it given may be about to write its claim.
+const OVERTAKE_AFTER: Duration = Duration::from_secs(3);
 /// Longest wait for a restarted primary to apply what it received.
 const REOPEN_TIMEOUT_MS: u64 = 60_000;
 
@@ -38,6 +41,9 @@ pub fn tend(seen: &Observed, primary: &Name) -> Plan {
         }
         // Nobody may take its place, and it is here: it is started again in place, as without Pelorus.
         return Plan { orders: reopen(seen, primary, instance), ..plan };
+    }
+    if let Some(plan) = overtake(seen) {
+        return plan;
     }
     let mut blocked = None;
     if !seen.wish.fenced.contains(primary)
@@ -97,11 +103,25 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
                 acks_needed: seen.record.acks_needed,
                 ackers,
                 apply_timeout_ms: REOPEN_TIMEOUT_MS,
+                tail_unproven: false,
                 proven,
             }),
         ));
     }
     orders
+}
+
+/// Somebody has promised more than what is recorded, in a failover whose claim came to nothing, and obeys no order of the
+/// recorded epoch any more: the record goes beyond that promise.
+fn overtake(seen: &Observed) -> Option<Plan> {
+    let record = &seen.record;
+    let (name, state) = seen.instances.iter().find_map(|(name, instance)| {
+        let state = instance.state.as_ref().filter(|_| instance.fresh(&seen.wish))?;
+        (state.promised > record.epoch && instance.ahead_for > OVERTAKE_AFTER).then_some((name, state))
+    })?;
+    let why = format!("{name} has promised epoch {} in an operation that nobody carries on", state.promised);
+    let record = Record { epoch: next_epoch(seen), ..record.clone() };
+    Some(Plan { record: Some(record), why, ..Plan::default() })
 }
 
 /// Instances that may be recorded as ackers of `source`, the primary or a candidate that runs and stays closed because too
@@ -147,10 +167,23 @@ fn call_in(seen: &Observed, primary: &Name, instance: &Instance) -> Option<Plan>
         return None;
     }
     let helpers = helpers(seen, primary, record.epoch, &record.ackers);
-    let why = format!("{} may acknowledge: too few of the recorded ackers are left", list(&helpers)?);
-    let ackers = record.ackers.union(&helpers).cloned().collect();
-    let record = Record { epoch: next_epoch(seen), ackers, ..record.clone() };
-    Some(Plan { record: Some(record), why, ..Plan::default() })
+    let change = |record: Record, why: String| Some(Plan { record: Some(record), why, ..Plan::default() });
+    let epoch = next_epoch(seen);
+    if let Some(names) = list(&helpers) {
+        let ackers = record.ackers.union(&helpers).cloned().collect();
+        let why = format!("{names} may acknowledge: too few of the recorded ackers are left");
+        return change(Record { epoch, ackers, ..record.clone() }, why);
+    }
+    let acks_needed = make_do(&record.ackers, record.acks_needed, lost)?;
+    let why = format!("no more than {acks_needed} of the recorded ackers are left");
+    change(Record { epoch, acks_needed, ..record.clone() }, why)
+}
+
+/// The acknowledgements that can still be had, where so many ackers are lost that those needed cannot. To record fewer than are
+/// needed claims less than before, which is always true; once there is an open primary the lost can be struck.
+pub fn make_do(ackers: &BTreeSet<Name>, acks_needed: u32, lost: impl Fn(&Name) -> bool) -> Option<u32> {
+    let left = u32::try_from(ackers.iter().filter(|name| !lost(name)).count()).unwrap_or(u32::MAX);
+    (1..acks_needed).contains(&left).then_some(left)
 }
 
 /// Names for people; none: there are none.

@@ -8,6 +8,8 @@ use common::instance::{FollowOrder, Phase, ReceiverState, Role};
 use super::fixture::{fresh, healthy, heard, newborn, replica};
 use super::*;
 
+mod lost;
+
 fn set(seen: &mut Observed, name: &str, change: impl FnOnce(&mut common::instance::InstanceState)) {
     change(seen.instances.get_mut(name).unwrap().state.as_mut().unwrap());
 }

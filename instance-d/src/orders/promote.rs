@@ -135,10 +135,12 @@ async fn applier_is_idle(hands: &mut Hands) -> Result<bool> {
     Ok(busy == Some((0, 0)))
 }
 
-/// A primary that comes back in place has committed its tail by crash recovery: it opens only when enough ackers are
-/// known to hold it too (FAILOVER, "restart in place"). An elected replica was proven by the election.
+/// A primary that comes back in place has committed its tail by crash recovery, and an elected replica may hold what its primary
+/// was still waiting to commit: it opens only when enough ackers are known to hold that, too (docs/failover-protocol.md,
+/// "Reopen" and "Right after a promotion").
 async fn is_proven(instance: &Instance, order: &PromoteOrder, hands: &mut Hands) -> Result<bool> {
-    if order.acks_needed == 0 || !instance.look(|facts| facts.promise.tail_unproven) {
+    let tail_unproven = order.tail_unproven || instance.look(|facts| facts.promise.tail_unproven);
+    if order.acks_needed == 0 || !tail_unproven {
         return Ok(true);
     }
     let own = executed(hands.session()?).await?;

@@ -81,7 +81,10 @@ async fn make(trial: &mut Trial, noise: Noise) -> Result<Option<Undo>> {
         Noise::KillFailoverD(which) => {
             let all = trial.faults.programs_of(daemon::FAILOVER_D).await?;
             let programs = all.get(which % all.len().max(1)).cloned().context("no failover-d")?;
+            let (namespace, pod) = (programs.namespace.clone(), programs.pod.clone());
             trial.faults.kill_in(programs).await?;
+            // Killed every five minutes it would be started later each time (CrashLoopBackOff): a new pod is started at once.
+            trial.faults.delete_at_once_in(&namespace, &pod).await?;
         }
         Noise::NatsDown => {
             let nats = trial.harness.deployment(NATS).await?.name_any();

@@ -126,7 +126,15 @@ impl Faults {
     /// # Errors
     /// Those of the API server.
     pub async fn delete_at_once(&self, pod: &str) -> Result<Instant> {
-        let api: Api<Pod> = Api::namespaced(self.harness.client.clone(), &self.namespace);
+        self.delete_at_once_in(&self.namespace, pod).await
+    }
+
+    /// The same of any pod.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn delete_at_once_in(&self, namespace: &str, pod: &str) -> Result<Instant> {
+        let api: Api<Pod> = Api::namespaced(self.harness.client.clone(), namespace);
         let begun = Instant::now();
         api.delete(pod, &DeleteParams::default().grace_period(0)).await.with_context(|| format!("delete {pod}"))?;
         Ok(begun)

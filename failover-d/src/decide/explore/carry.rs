@@ -172,7 +172,7 @@ impl World {
                 this.rewinding = false;
                 self.next(server, At::Last);
             }
-            Command::Promote { proven, needed, .. } => {
+            Command::Promote { unproven, proven, needed, .. } => {
                 let this = &mut self.servers[server as usize];
                 if bounds.sabotage == Sabotage::Unapplied {
                     this.relay = 0;
@@ -183,7 +183,7 @@ impl World {
                 this.applying = false;
                 this.acknowledges = false;
                 let is_proven = needed == 0
-                    || !this.unproven
+                    || !(unproven || this.unproven)
                     || proven.is_some_and(|proven| this.executed & !proven == 0)
                     || bounds.sabotage == Sabotage::TailServed;
                 if is_proven {

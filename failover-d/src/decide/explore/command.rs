@@ -12,7 +12,7 @@ use super::sets::{Bits, Epoch, Made, Set, each, name, number, one, small};
 pub(super) enum Command {
     Fence { epoch: Epoch, start: bool },
     Follow { epoch: Epoch, source: u8, acknowledges: bool, ahead: bool, holds: Option<Set> },
-    Promote { epoch: Epoch, needed: u8, ackers: Bits, proven: Option<Set> },
+    Promote { epoch: Epoch, needed: u8, ackers: Bits, unproven: bool, proven: Option<Set> },
     Acks { epoch: Epoch, needed: u8, struck: Bits },
     Demote { epoch: Epoch, kill: bool },
 }
@@ -75,6 +75,7 @@ impl Command {
                 epoch: order.epoch as Epoch,
                 needed: order.acks_needed as u8,
                 ackers: order.ackers.iter().fold(0, |out, ordinal| out | 1 << ordinal),
+                unproven: order.tail_unproven,
                 proven: order.proven.as_ref().map(|set| small(made, set)),
             },
             Order::Acks(order) => Self::Acks {
@@ -107,6 +108,7 @@ impl Command {
                 acks_needed: needed.into(),
                 ackers: each(ackers).map(u32::from).collect(),
                 apply_timeout_ms: 0,
+                tail_unproven: false,
                 proven: None,
             }),
             Self::Acks { epoch, needed, struck } => Order::Acks(AcksOrder {

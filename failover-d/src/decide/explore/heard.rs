@@ -3,13 +3,14 @@
 //! A prompt controller sees what is there, but for an instance that it is deaf to: of that it remembers the last state. A
 //! slow one remembers everything, and hears and reads when its turn comes: it was paused, or its connections are slow.
 
+use crate::decide::Kind;
 use common::instance::Phase;
 
 use super::bounds::{Bounds, Mood};
 use super::facts::{Facts, Hope};
 use super::orders::Reply;
 use super::server::{Duty, Place};
-use super::sets::{Bits, Epoch, Made, Set, has, one};
+use super::sets::{Bits, Epoch, Made, Set, each, has, one};
 use super::world::World;
 
 /// A state as an instance reports it, in small.
@@ -55,8 +56,9 @@ pub(super) struct Controller {
     pub(super) heard: Vec<Heard>,
     /// Instances that it does not hear: what it knows is of long ago, and what it says does not arrive.
     pub(super) deaf: Bits,
-    /// Answers to fence and demote orders of the operation that it knows.
-    pub(super) answers: Vec<Option<Reply>>,
+    /// Answers to fence and demote orders, with their epoch: of the operation that it knows, or of one that it is about to
+    /// claim.
+    pub(super) answers: Vec<Option<(Epoch, Reply)>>,
     /// It gave a switchover up a moment ago.
     pub(super) undone: bool,
     /// The largest received sets that it saw of recorded ackers.
@@ -78,6 +80,8 @@ pub(super) struct View {
     pub(super) water: Vec<Set>,
     /// Whether what is errant has been found out.
     pub(super) learned: bool,
+    /// Who was found to hold nothing that is foreign to the recorded primary.
+    pub(super) cleared: Bits,
 }
 
 impl Controller {
@@ -90,6 +94,18 @@ impl Controller {
             answers: vec![None; count],
             undone: false,
             water: vec![0; count],
+        }
+    }
+
+    /// Another operation is recorded, or none: of what was answered before, that counts which is of a failover's epoch, or
+    /// may come to be.
+    pub(super) fn forget_answers(&mut self, facts: &Facts) {
+        let stays = |of: Epoch| match &facts.operation {
+            Some(intent) => intent.kind == Kind::Failover && of == intent.epoch,
+            None => of > facts.epoch,
+        };
+        for answer in &mut self.answers {
+            answer.take_if(|(of, _)| !stays(*of));
         }
     }
 
@@ -166,7 +182,7 @@ impl World {
         let object = (self.facts.clone(), self.hope.clone());
         let this = &mut self.controllers[controller as usize];
         if known != object.0.operation_key() {
-            this.answers.fill(None);
+            this.forget_answers(&object.0);
         }
         this.object = Some(Box::new(object));
     }
@@ -204,6 +220,7 @@ impl World {
                     }
                 })
                 .collect();
+        let current = self.record_of(controller).operation.as_ref().map(|intent| intent.epoch);
         View {
             made: self.made.iter().map(|made| Made { acked: 0, ..*made }).collect(),
             facts: self.record_of(controller).clone(),
@@ -211,11 +228,23 @@ impl World {
             mood,
             heard,
             silent: this.deaf,
-            answers: this.answers.clone(),
+            answers: this
+                .answers
+                .iter()
+                .map(|answer| answer.filter(|(of, _)| Some(*of) == current).map(|(_, reply)| reply))
+                .collect(),
             undone: this.undone,
             water: if bounds.remember { this.water.clone() } else { Vec::new() },
             learned: !this.is_slow(),
+            cleared: if this.is_slow() { 0 } else { self.cleared() },
         }
+    }
+
+    /// Whoever holds nothing that the recorded primary does not: as if it had always been looked at in time.
+    fn cleared(&self) -> Bits {
+        let Some(primary) = self.facts.primary.map(|primary| &self.servers[primary as usize]) else { return 0 };
+        let sound = |server: &u8| self.servers[*server as usize].received() & !primary.held() == 0;
+        each(self.everybody()).filter(sound).fold(0, |out, server| out | one(server))
     }
 
     /// A pod that is there or not is seen by everybody who looks.

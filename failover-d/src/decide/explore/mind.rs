@@ -128,6 +128,8 @@ fn instance(view: &View, server: u8) -> Instance {
         state: known,
         age: Duration::from_secs(if has(view.silent, server) { 60 } else { 0 }),
         unhealthy_for: view.mood.age(),
+        ahead_for: view.mood.age(),
+        cleared: has(view.cleared, server),
         behind_for: Duration::ZERO,
         errant: common::gtid::GtidSet::default(),
         high_water: view.water.get(server as usize).map(|set| gtids(&view.made, *set)).unwrap_or_default(),

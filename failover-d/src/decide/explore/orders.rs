@@ -185,8 +185,9 @@ impl World {
         let this = &self.servers[to as usize];
         let (executed, received, data, uuid) = (this.executed, this.received(), this.data, this.uuid);
         let heard = !self.is_deaf(by, to);
-        let current = self.record_of(by).operation.as_ref().map(|intent| intent.epoch);
-        if !heard || current != Some(command.epoch()) {
+        let record = self.record_of(by);
+        let current = record.operation.as_ref().map_or(record.epoch + 1, |intent| intent.epoch);
+        if !heard || command.epoch() < current {
             return;
         }
         let Some(answer) = crate::order::outcome(&command.order(), said) else { return };
@@ -195,7 +196,7 @@ impl World {
             Outcome::Dead => Reply::Dead,
             Outcome::Refused(_) => Reply::Refused,
         };
-        self.controllers[by as usize].answers[to as usize] = Some(reply);
+        self.controllers[by as usize].answers[to as usize] = Some((command.epoch(), reply));
     }
 
     /// An order that ends before its end: what it had begun stays as it is.

@@ -67,7 +67,11 @@ fn claim(world: &World) -> Option<(u8, Claim)> {
     let primary = world.facts.primary?;
     let this = &world.servers[primary as usize];
     let reigns = this.opened && this.data == world.facts.data;
-    reigns.then_some((primary, Claim { ackers: world.facts.ackers, needed: world.facts.needed }))
+    // It may have opened again in an operation that another took the place of: that is an unproven reign then, and no proof does
+    // without it.
+    let again = world.facts.unproven.iter().filter(|reign| reign.primary == primary && reign.data == this.data);
+    let needed = again.map(|reign| reign.needed).fold(world.facts.needed, u8::min);
+    reigns.then_some((primary, Claim { ackers: world.facts.ackers, needed }))
 }
 
 /// Whose acknowledgements would be counted now, whatever the network does.

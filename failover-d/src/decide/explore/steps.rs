@@ -183,7 +183,7 @@ impl World {
         }
         if before.operation_key() != next.operation_key() {
             for controller in self.controllers.iter_mut().filter(|controller| !controller.is_slow()) {
-                controller.answers.fill(None);
+                controller.forget_answers(next);
             }
         }
         self.controllers[by as usize].undone = undone && bounds.allow(kind::SWITCH | kind::SCALE | kind::LEAVE);

@@ -270,12 +270,12 @@ fn walks_among_three_instances_come_to_rest() {
     walks(&Bounds { instances: 3, ..five(Sabotage::Nothing) }, 5, true, "three instances, let come to rest");
 }
 
-/// Beyond what small bounds reach: here a sabotage shows among five instances, some way into a walk.
-fn shows(sabotage: Sabotage, rules: &[&str]) {
+/// Beyond what small bounds reach: here a sabotage shows among five instances, some way into one of the walks from this seed on.
+fn shows(sabotage: Sabotage, first: u64, rules: &[&str]) {
     let begun = Instant::now();
     let honest = Walk::new(&five(Sabotage::Nothing));
     let walk = Walk::new(&five(sabotage));
-    for seed in seeds(40) {
+    for seed in first..first + 40 {
         let Err(fall) = walk.walk(seed, STEPS, false) else { continue };
         // Without the sabotage the same steps, as far as they are possible, break nothing.
         if !rules.contains(&fall.why.as_str()) || honest.replay(&fall.steps, false).is_some() {
@@ -291,10 +291,10 @@ fn shows(sabotage: Sabotage, rules: &[&str]) {
 
 #[test]
 fn dropping_earlier_reigns_at_a_promotion_shows_in_a_walk() {
-    shows(Sabotage::ReignsDropped, &[KEPT, PROVEN]);
+    shows(Sabotage::ReignsDropped, 60, &[KEPT, PROVEN]);
 }
 
 #[test]
 fn following_with_a_tail_shows_in_a_walk() {
-    shows(Sabotage::RewindSkipped, &[ERRANT]);
+    shows(Sabotage::RewindSkipped, 1, &[ERRANT]);
 }
