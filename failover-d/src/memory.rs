@@ -21,7 +21,13 @@ pub struct PodFacts {
     pub node: Option<String>,
     /// Its present role label, for people.
     pub role: Option<String>,
+    /// It is being deleted.
+    pub deleted: bool,
 }
+
+/// An instance that says that it is being stopped, while nothing is known of its pod's deletion, is believed after so long: a pod
+/// that is deleted without grace is stopped, too, and gone for the API server in a moment.
+const STOPS_BY_ITSELF: Duration = Duration::from_millis(100);
 
 /// What is remembered of one instance.
 #[derive(Debug)]
@@ -31,6 +37,7 @@ struct Tracker {
     refused: bool,
     healthy_at: Instant,
     level_at: Instant,
+    leaving_since: Option<Instant>,
     high_water: GtidSet,
     suspect: Option<(GtidSet, u64)>,
     /// The epoch in which nothing was foreign to the recorded primary, and the data that this was said of.
@@ -48,6 +55,7 @@ impl Tracker {
             refused: false,
             healthy_at: now,
             level_at: now,
+            leaving_since: None,
             high_water: GtidSet::default(),
             suspect: None,
             cleared: None,
@@ -265,6 +273,7 @@ impl Memory {
             age: now.duration_since(tracker.heard_at),
             unhealthy_for: Duration::ZERO,
             ahead_for: Duration::ZERO,
+            stops: false,
             cleared: false,
             behind_for: Duration::ZERO,
             errant: tracker.errant.clone(),
@@ -280,6 +289,10 @@ impl Memory {
         if record.operation.is_some() || promised <= record.epoch {
             tracker.level_at = now;
         }
+        let since = instance.leaving().then(|| *tracker.leaving_since.get_or_insert(now));
+        tracker.leaving_since = since;
+        let is_deleted = pods.get(name).is_some_and(|pod| pod.deleted);
+        instance.stops = since.is_some_and(|since| is_deleted || now.duration_since(since) > STOPS_BY_ITSELF);
         let data = instance.state.as_ref().and_then(|state| state.data_id.clone());
         instance.cleared = tracker.cleared == Some((record.epoch, data));
         instance.ahead_for = now.duration_since(tracker.level_at);
@@ -326,7 +339,7 @@ mod tests {
         let mut record = fixture::healthy(3).record;
         let pods = BTreeMap::from(["c-0", "c-1", "c-2"].map(|name| {
             let address = Some(std::net::Ipv4Addr::LOCALHOST.into());
-            (name.to_owned(), PodFacts { uid: name.to_owned(), address, node: None, role: None })
+            (name.to_owned(), PodFacts { uid: name.to_owned(), address, node: None, role: None, deleted: false })
         }));
         let cleared = |memory: &mut Memory, record: &Record| {
             memory.observe(record, &fixture::wish(3), 0, &pods, now).instances["c-1"].cleared
@@ -349,6 +362,34 @@ mod tests {
         hear(&mut memory, fixture::replica("c-1", "c-0"), &foreign);
         hear(&mut memory, fixture::primary("c-0", 1), "");
         assert!(!cleared(&mut memory, &record));
+    }
+
+    #[test]
+    fn who_says_that_it_is_stopped_is_believed_when_its_pod_is_deleted_or_after_a_moment() {
+        let start = Instant::now();
+        let mut memory = Memory::new("ns", "c", start);
+        let record = fixture::healthy(1).record;
+        let mut pods = BTreeMap::from([(
+            "c-0".to_owned(),
+            PodFacts {
+                uid: "c-0".to_owned(),
+                address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+                node: None,
+                role: None,
+                deleted: false,
+            },
+        )]);
+        let mut stops = |pods: &BTreeMap<Name, PodFacts>, leaving, ms| {
+            let now = start + Duration::from_millis(ms);
+            memory.heard(InstanceState { leaving, ..fixture::primary("c-0", 0) }, None, now);
+            memory.observe(&record, &fixture::wish(1), 0, pods, now).instances["c-0"].stops
+        };
+        assert!(!stops(&pods, false, 0));
+        assert!(!stops(&pods, true, 1000) && !stops(&pods, true, 1100));
+        assert!(stops(&pods, true, 1101));
+        assert!(!stops(&pods, false, 2000));
+        pods.get_mut("c-0").unwrap().deleted = true;
+        assert!(stops(&pods, true, 2001), "its deletion is known");
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn facts(pod: &Pod) -> Option<((String, String), Name, PodFacts)> {
             .and_then(|address| address.parse().ok()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         role: pod.labels().get(LABEL_ROLE).cloned(),
+        deleted: pod.metadata.deletion_timestamp.is_some(),
     };
     Some(((pod.namespace().unwrap_or_default(), cluster), name, facts))
 }

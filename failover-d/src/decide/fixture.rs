@@ -103,6 +103,7 @@ pub fn heard(state: InstanceState) -> Instance {
         age: Duration::from_millis(50),
         unhealthy_for: Duration::ZERO,
         ahead_for: Duration::ZERO,
+        stops: true,
         cleared: true,
         behind_for: Duration::ZERO,
         errant: common::gtid::GtidSet::default(),

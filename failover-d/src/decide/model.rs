@@ -220,6 +220,8 @@ pub struct Instance {
     pub unhealthy_for: Duration,
     /// For how long it has said that it has promised more than what is recorded, while no operation was.
     pub ahead_for: Duration,
+    /// It says that it is being stopped, and that is no pod that is gone in a moment.
+    pub stops: bool,
     /// In the recorded epoch it was seen to hold nothing that is foreign to the recorded primary.
     pub cleared: bool,
     /// For how long it has not received something that the recorded primary had executed by then.

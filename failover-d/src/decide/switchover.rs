@@ -17,7 +17,7 @@ const LAG_MAX_SECONDS: f64 = 1.0;
 /// Why the primary should go, and to whom if that was said.
 fn wanted(seen: &Observed, primary: &Name, instance: &Instance) -> Option<(String, Option<Name>)> {
     if instance.leaving() {
-        return Some((format!("{primary} is being stopped"), None));
+        return instance.stops.then(|| (format!("{primary} is being stopped"), None));
     }
     if instance.ordinal >= seen.wish.instances {
         return Some((format!("{primary} is scaled away"), None));

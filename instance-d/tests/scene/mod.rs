@@ -326,15 +326,14 @@ impl Scene {
         acks_needed: u32,
         ackers: &[u32],
     ) -> Result<InstanceState, Error> {
-        let order =
-            PromoteOrder {
-                epoch,
-                acks_needed,
-                ackers: ackers.to_vec(),
-                apply_timeout_ms: 10_000,
-                tail_unproven: false,
-                proven: None,
-            };
+        let order = PromoteOrder {
+            epoch,
+            acks_needed,
+            ackers: ackers.to_vec(),
+            apply_timeout_ms: 10_000,
+            tail_unproven: false,
+            proven: None,
+        };
         self.failover(ordinal).promote(&order, CALL).await
     }
 

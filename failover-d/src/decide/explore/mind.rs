@@ -129,6 +129,7 @@ fn instance(view: &View, server: u8) -> Instance {
         age: Duration::from_secs(if has(view.silent, server) { 60 } else { 0 }),
         unhealthy_for: view.mood.age(),
         ahead_for: view.mood.age(),
+        stops: true,
         cleared: has(view.cleared, server),
         behind_for: Duration::ZERO,
         errant: common::gtid::GtidSet::default(),

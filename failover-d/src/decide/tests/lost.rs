@@ -130,7 +130,7 @@ fn closed_candidate_makes_do_with_the_ackers_that_are_left() {
         crash(&mut seen, name);
     }
     set(&mut seen, "c-1", |state| {
-        (state.role, state.in_force) = (Role::Primary { acks_needed: 2, struck: vec![] }, false)
+        (state.role, state.in_force) = (Role::Primary { acks_needed: 2, struck: vec![] }, false);
     });
     seen.operation_age = Duration::from_secs(60);
     assert_eq!(decide(&seen).record, None, "nobody can prove it");
