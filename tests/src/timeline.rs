@@ -88,6 +88,21 @@ impl Timeline {
         self.primaries().len().saturating_sub(1)
     }
 
+    /// How often another may have begun to take writes: a candidate may have opened, and died before it was recorded as the
+    /// primary.
+    pub fn takeovers(&self) -> usize {
+        let mut takers = Vec::new();
+        for moment in &self.0 {
+            let taker = match &moment.operation {
+                Some((_, _, OperationPhase::Promoting, to)) => to.as_deref(),
+                Some(_) => None,
+                None => moment.primary.as_deref(),
+            };
+            takers.extend(taker.filter(|taker| takers.last() != Some(taker)));
+        }
+        takers.len().saturating_sub(1)
+    }
+
     /// When the primary changed last; zero when it never did.
     pub fn last_change(&self) -> Duration {
         self.primaries().iter().skip(1).next_back().map_or(Duration::ZERO, |(at, _)| *at)
@@ -182,6 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn candidate_that_opened_and_was_never_recorded_counts_as_a_takeover() {
+        let promoting = |at, primary, to: &str, phase| Moment {
+            operation: Some((format!("failover-{at}"), OperationKind::Failover, phase, Some(to.to_owned()))),
+            ..moment(at, Some(primary), None)
+        };
+        let timeline = Timeline(vec![
+            moment(1, Some("a"), None),
+            promoting(2, "a", "b", OperationPhase::Promoting),
+            promoting(3, "a", "c", OperationPhase::Fencing),
+            promoting(4, "a", "c", OperationPhase::Promoting),
+            moment(5, Some("c"), None),
+        ]);
+        assert_eq!((timeline.changes(), timeline.takeovers()), (1, 2));
+    }
+
+    #[test]
     fn changes_are_between_different_primaries() {
         let timeline = Timeline(vec![
             moment(1, None, None),
@@ -195,7 +226,7 @@ mod tests {
         assert_eq!(timeline.changes(), 2);
         assert_eq!(timeline.last_change(), Duration::from_secs(7));
         assert!(timeline.was_blocked("QuorumNotProvable") && !timeline.was_blocked("SplitHistory"));
-        assert_eq!(Timeline::default().changes(), 0);
+        assert_eq!((Timeline::default().changes(), Timeline::default().takeovers()), (0, 0));
         assert_eq!(timeline.lines().lines().count(), 7);
     }
 }

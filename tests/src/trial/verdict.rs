@@ -57,7 +57,7 @@ impl Findings {
         expect: &Expect,
     ) {
         self.changes = timeline.changes();
-        if let Some(what) = side_by_side(&turns(&log.entries), self.changes) {
+        if let Some(what) = side_by_side(&turns(&log.entries), timeline.takeovers()) {
             self.violations.push(format!("I2/I3: {what}"));
         }
         if let Some(verdict) = self.failed("I1/I5", log.check_without(shop, &expect.apart).await) {
@@ -79,11 +79,11 @@ impl Findings {
     }
 }
 
-/// Two servers acknowledged side by side, or an old one after a newer: there are more turns than changes of primary
-/// explain (invariants 2 and 3).
-fn side_by_side(turns: &[Turn], changes: usize) -> Option<String> {
-    (turns.len() > changes + 1).then(|| {
-        format!("servers acknowledged in {} turns, but the primary changed {changes} times: {turns:?}", turns.len())
+/// Two servers acknowledged side by side, or an old one after a newer: there are more turns than takeovers explain
+/// (invariants 2 and 3).
+fn side_by_side(turns: &[Turn], takeovers: usize) -> Option<String> {
+    (turns.len() > takeovers + 1).then(|| {
+        format!("servers acknowledged in {} turns, but another took over {takeovers} times: {turns:?}", turns.len())
     })
 }
 

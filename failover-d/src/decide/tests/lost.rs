@@ -118,7 +118,17 @@ fn candidate_stays_closed_while_the_next_election_could_miss_what_it_holds() {
         acks_needed: 2,
     }];
     assert!(promotion(&decide(&seen)).tail_unproven, "the word of c-3 may be of before it was written");
+    for name in ["c-2", "c-4"] {
+        assert!(promotion(&decide(&seen)).tail_unproven);
+        executed(&mut seen, name, &few);
+        set(&mut seen, name, |state| (state.phase, state.mysqld, state.data_id) = (Phase::Empty, None, None));
+    }
+    assert!(!promotion(&decide(&seen)).tail_unproven, "two of its ackers can never say anything against it");
+    let mut seen = promoting([&many, &few, &few, &few]);
+    executed(&mut seen, "c-2", &many);
     executed(&mut seen, "c-4", &many);
+    seen.record.unproven =
+        vec![Reign { ackers: ["c-0", "c-4"].map(Name::from).into(), ..seen.record.reign().unwrap() }];
     assert!(!promotion(&decide(&seen)).tail_unproven, "as many of its own ackers hold it");
 }
 
