@@ -3,17 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use common::crd::MySQLCluster;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
+use crate::pace::{Look, until};
+
 /// Namespace of the daemons.
 pub const OPERATOR_NAMESPACE: &str = "pelorus-system";
 /// Daemons that have to run.
 pub const DAEMONS: [&str; 2] = ["topology-ctl", "failover-d"];
+/// A daemon is waited for so long: after an outage of the API server client-go lets some of them, and kubelets, wait for a minute.
+const AVAILABLE: Duration = Duration::from_secs(180);
 /// What to do when they do not.
 const ADVICE: &str = "run `make cluster images install` first";
 
@@ -58,9 +62,16 @@ impl Harness {
             .await
             .context("list MySQLClusters: are the CRDs installed?")?;
         for daemon in DAEMONS {
-            let deployment = self.deployment(daemon).await?;
-            let available = deployment.status.and_then(|status| status.available_replicas).unwrap_or(0);
-            ensure!(available > 0, "no replica of {daemon} is available in namespace {OPERATOR_NAMESPACE}");
+            // Missing is missing; not available it may be for the test before, which took the API server away.
+            self.deployment(daemon).await?;
+            until(&format!("{daemon} in namespace {OPERATOR_NAMESPACE}"), AVAILABLE, async || {
+                let Deployment { spec, status, .. } = self.deployment(daemon).await?;
+                let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+                let available = status.and_then(|status| status.available_replicas).unwrap_or(0);
+                let enough = available >= wanted;
+                Ok(if enough { Look::Done(()) } else { Look::Not(format!("{available} of {wanted} available")) })
+            })
+            .await?;
         }
         Ok(())
     }

@@ -30,28 +30,24 @@ pub fn holders<'a>(seen: &'a Observed, among: &'a BTreeSet<Name>, set: &'a GtidS
 }
 
 /// What an instance that may hold unacknowledged transactions is allowed to open with: all that it has received, once as
-/// many of the ackers hold it as have to acknowledge.
+/// many of the ackers hold it, or have lost their data, as have to acknowledge: the others prove nothing without one of these.
 pub fn proven_tail(seen: &Observed, instance: &Instance, ackers: &BTreeSet<Name>, acks_needed: u32) -> Option<GtidSet> {
     let held = instance.received()?;
-    (holders(seen, ackers, held).count() >= acks_needed as usize).then(|| held.clone())
+    let without_data =
+        |name: &&Name| matches!(seen.phase_of(name), Some(Phase::Empty | Phase::Initialising | Phase::Cloning));
+    let lost = ackers.iter().filter(without_data).count();
+    (holders(seen, ackers, held).count() + lost >= acks_needed as usize).then(|| held.clone())
 }
 
 /// Whether a candidate may hold what its primary was still waiting to commit, and what the next election could miss: if it
 /// opened with that, it would be read, and might be gone afterwards. Every proof of the reign before counts on its primary,
 /// which holds all of it unless something is foreign there, or on one of those who hold it, when they are as many as had to
-/// acknowledge. Where several reigns are unproven the word of a primary may be of before it was written. No election goes without
-/// the candidate itself where so many of its ackers have lost their data that the others prove nothing.
+/// acknowledge. Where several reigns are unproven the word of a primary may be of before it was written.
 pub fn may_be_missed(seen: &Observed, operation: &Operation, candidate: &Instance) -> bool {
     let record = &seen.record;
     let of_one_reign = record.unproven.is_empty() && operation.from == record.primary;
     let is_held = || proven_tail(seen, candidate, &record.ackers, record.acks_needed).is_some();
-    let without_data =
-        |name: &&Name| matches!(seen.phase_of(name), Some(Phase::Empty | Phase::Initialising | Phase::Cloning));
-    let lost = operation.ackers.iter().filter(without_data).count();
-    operation.kind == Kind::Failover
-        && record.primary.is_some()
-        && lost < operation.acks_needed as usize
-        && !(of_one_reign && candidate.cleared && is_held())
+    operation.kind == Kind::Failover && record.primary.is_some() && !(of_one_reign && candidate.cleared && is_held())
 }
 
 /// What a failover can stand on.
