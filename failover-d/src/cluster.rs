@@ -1,9 +1,9 @@
 //! One cluster's loop: observe, decide, act, report. Everything slow runs beside it.
 
+mod connections;
 mod tell;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,7 @@ use common::crd::Durability;
 use common::crd::MySQLCluster;
 use common::events::Events;
 use common::failpoint;
-use common::tls::{self, Material};
-use common::{names, names::daemon};
-use k8s_openapi::api::core::v1::Secret;
+use common::names;
 use kube::Client;
 use kube::ResourceExt;
 use kube::api::Api;
@@ -22,17 +20,17 @@ use kube::runtime::events::{EventType, Recorder};
 use rustls::ClientConfig;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::decide::{self, Name, Observed, Order, Plan, Record, Wish};
+use self::connections::Stream;
+use crate::decide::{self, Name, Observed, Plan, Record, Wish};
 use crate::memory::{Memory, PodFacts};
 use crate::metrics::Metrics;
 use crate::order::{self, Orders};
 use crate::report::{self, Report, Told};
 use crate::route::{self, Desired, Target};
-use crate::stream::{self, Update};
+use crate::stream::Update;
 use crate::timeline::Timeline;
 use crate::{record, watching::Pods};
 
@@ -40,16 +38,12 @@ use crate::{record, watching::Pods};
 const TICK: Duration = Duration::from_millis(100);
 /// Deadline of reading a Secret.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(3);
-/// The client certificate is read again this often: it is renewed while we run.
-const SECRET_PACE: Duration = Duration::from_secs(300);
 /// What people see is written during an operation only when it takes longer than this.
 const REPORT_LATER: Duration = Duration::from_secs(2);
 /// An operation is carried on by who claimed it; others help when it has not moved for so long, for he may be gone.
 const HELP_AFTER: Duration = Duration::from_millis(400);
 /// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
 const DEFER: Duration = Duration::from_millis(40);
-/// A pod that is gone for the API server may run on for as long: the kubelet grants two seconds even where none were.
-const DEPARTED_FOR: Duration = Duration::from_secs(5);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -66,19 +60,6 @@ pub struct Context {
     pub metrics: Metrics,
     /// Name of this process, for the record.
     pub holder: Arc<str>,
-}
-
-struct Stream {
-    uid: String,
-    address: SocketAddr,
-    client: InstanceClient,
-    task: AbortHandle,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 struct Loop {
@@ -211,78 +192,6 @@ impl Loop {
         }
     }
 
-    /// The client certificate for this cluster's instances.
-    async fn tls(&mut self) -> Option<Arc<ClientConfig>> {
-        if let Some((config, read_at)) = &self.tls
-            && read_at.elapsed() < SECRET_PACE
-        {
-            return Some(Arc::clone(config));
-        }
-        let name = names::object::daemon_tls_secret(&self.name, daemon::FAILOVER_D);
-        let api: Api<Secret> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        let read = match timeout(SECRET_TIMEOUT, api.get_opt(&name)).await {
-            Ok(Ok(Some(secret))) => material(&secret).and_then(|material| match tls::client_config(&material) {
-                Ok(config) => Some(Arc::new(config)),
-                Err(error) => {
-                    warn!(secret = name, %error, "unusable client certificate");
-                    None
-                }
-            }),
-            Ok(Err(error)) => {
-                warn!(secret = name, %error, "client certificate not read");
-                None
-            }
-            // Not made yet, or no answer in time.
-            Ok(Ok(None)) | Err(_) => None,
-        };
-        match (read, &mut self.tls) {
-            (Some(config), kept) => *kept = Some((config, Instant::now())),
-            // What we have goes on; look again soon.
-            (None, Some((_, read_at))) => *read_at = Instant::now(),
-            (None, None) => return None,
-        }
-        self.tls.as_ref().map(|(config, _)| Arc::clone(config))
-    }
-
-    /// Keeps one stream to each pod that has an address.
-    async fn connect(&mut self, pods: &BTreeMap<Name, PodFacts>) {
-        let now = Instant::now();
-        let gone: Vec<Name> = self
-            .streams
-            .iter()
-            .filter(|(name, stream)| {
-                pods.get(*name).is_none_or(|pod| {
-                    pod.uid != stream.uid || pod.address.is_some_and(|address| address != stream.address.ip())
-                })
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.departed.retain(|_, (_, since)| now.duration_since(*since) < DEPARTED_FOR);
-        for name in gone {
-            if let Some(stream) = self.streams.remove(&name) {
-                self.departed.insert(name.clone(), (stream.client.clone(), now));
-            }
-            self.memory.replaced(&name, now);
-        }
-        for (name, pod) in pods {
-            let Some(address) = pod.address.filter(|_| !self.streams.contains_key(name)) else { continue };
-            let Some(config) = self.tls().await else { return };
-            let address = SocketAddr::new(address, names::PORT_INSTANCE_API);
-            let host = names::instance_host(&self.namespace, &self.name, name);
-            let client = match InstanceClient::new(address, &host, config) {
-                Ok(client) => client,
-                Err(error) => {
-                    warn!(instance = name, %error, "no client");
-                    continue;
-                }
-            };
-            let follow = stream::follow(name.clone(), client.clone(), self.updates.clone()).in_current_span();
-            let task = tokio::spawn(follow).abort_handle();
-            self.departed.remove(name);
-            self.streams.insert(name.clone(), Stream { uid: pod.uid.clone(), address, client, task });
-        }
-    }
-
     fn wish(&self) -> Wish {
         let spec = &self.cluster.spec;
         let hands_off = if self.cluster.metadata.deletion_timestamp.is_some() {
@@ -355,15 +264,6 @@ impl Loop {
         let claimed_by = operation.and_then(|operation| operation.requested_by.as_deref());
         claimed_by.is_some_and(|claimed_by| *claimed_by != *self.context.holder)
             && self.record_changed.elapsed() < HELP_AFTER
-    }
-
-    fn give(&mut self, name: &Name, order: Order, operation: Option<String>) {
-        let present = self.streams.get(name).map(|stream| &stream.client);
-        let departed = || self.departed.get(name).filter(|_| matches!(order, Order::Demote(_)));
-        if let Some(client) = present.or_else(|| departed().map(|(client, _)| client)) {
-            let client = client.clone().within(operation);
-            self.orders.give(name, order, client, &self.updates, &self.context.metrics, Instant::now());
-        }
     }
 
     fn route(&self, plan: &Plan, pods: &BTreeMap<Name, PodFacts>) {
@@ -481,10 +381,4 @@ fn point(before: &Record, next: &Record) -> String {
         (None, Some(operation)) => format!("{:?}.done", operation.kind).to_lowercase(),
         (None, None) => "reconfigured".to_owned(),
     }
-}
-
-fn material(secret: &Secret) -> Option<Material> {
-    let data = secret.data.as_ref()?;
-    let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
-    Some(Material { certificate: text("tls.crt")?, key: text("tls.key")?, authorities: text("ca.crt")? })
 }

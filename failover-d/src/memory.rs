@@ -11,7 +11,7 @@ use common::names;
 use crate::decide::{self, Answer, Instance, Kind, Name, Observed, Record, Wish};
 
 /// A pod as Kubernetes shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
     /// UID: tells a new pod from an old one of the same name.
     pub uid: String,
@@ -289,13 +289,13 @@ impl Memory {
         if record.operation.is_some() || promised <= record.epoch {
             tracker.level_at = now;
         }
+        instance.ahead_for = now.duration_since(tracker.level_at);
         let since = instance.leaving().then(|| *tracker.leaving_since.get_or_insert(now));
         tracker.leaving_since = since;
         let is_deleted = pods.get(name).is_some_and(|pod| pod.deleted);
         instance.stops = since.is_some_and(|since| is_deleted || now.duration_since(since) > STOPS_BY_ITSELF);
         let data = instance.state.as_ref().and_then(|state| state.data_id.clone());
         instance.cleared = tracker.cleared == Some((record.epoch, data));
-        instance.ahead_for = now.duration_since(tracker.level_at);
         instance
     }
 }
@@ -339,7 +339,7 @@ mod tests {
         let mut record = fixture::healthy(3).record;
         let pods = BTreeMap::from(["c-0", "c-1", "c-2"].map(|name| {
             let address = Some(std::net::Ipv4Addr::LOCALHOST.into());
-            (name.to_owned(), PodFacts { uid: name.to_owned(), address, node: None, role: None, deleted: false })
+            (name.to_owned(), PodFacts { uid: name.to_owned(), address, ..PodFacts::default() })
         }));
         let cleared = |memory: &mut Memory, record: &Record| {
             memory.observe(record, &fixture::wish(3), 0, &pods, now).instances["c-1"].cleared
@@ -369,16 +369,8 @@ mod tests {
         let start = Instant::now();
         let mut memory = Memory::new("ns", "c", start);
         let record = fixture::healthy(1).record;
-        let mut pods = BTreeMap::from([(
-            "c-0".to_owned(),
-            PodFacts {
-                uid: "c-0".to_owned(),
-                address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-                node: None,
-                role: None,
-                deleted: false,
-            },
-        )]);
+        let address = Some(std::net::Ipv4Addr::LOCALHOST.into());
+        let mut pods = BTreeMap::from([("c-0".to_owned(), PodFacts { address, ..PodFacts::default() })]);
         let mut stops = |pods: &BTreeMap<Name, PodFacts>, leaving, ms| {
             let now = start + Duration::from_millis(ms);
             memory.heard(InstanceState { leaving, ..fixture::primary("c-0", 0) }, None, now);

@@ -10,8 +10,6 @@ use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
-use crate::pace::{Look, until};
-
 /// Namespace of the daemons.
 pub const OPERATOR_NAMESPACE: &str = "pelorus-system";
 /// Daemons that have to run.
@@ -62,18 +60,10 @@ impl Harness {
             .await
             .context("list MySQLClusters: are the CRDs installed?")?;
         for daemon in DAEMONS {
-            // Missing is missing; not available it may be for the test before, which took the API server away.
             self.deployment(daemon).await?;
-            until(&format!("{daemon} in namespace {OPERATOR_NAMESPACE}"), AVAILABLE, async || {
-                let Deployment { spec, status, .. } = self.deployment(daemon).await?;
-                let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
-                let available = status.and_then(|status| status.available_replicas).unwrap_or(0);
-                let enough = available >= wanted;
-                Ok(if enough { Look::Done(()) } else { Look::Not(format!("{available} of {wanted} available")) })
-            })
-            .await?;
         }
-        Ok(())
+        // What is there may not be available for the test before, which took the API server away.
+        self.wait_daemons(AVAILABLE).await
     }
 
     /// The Deployment of a daemon, whatever the release is called.

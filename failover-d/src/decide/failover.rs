@@ -199,7 +199,7 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
     // Whoever else claims meanwhile takes the same epoch. One that is higher, for what somebody has promised, or for an
     // operation that may yet succeed, has to stand first: were it lost, its promises would stand above those of the other.
     if is_dead(seen, gone) && seen.record.operation.is_none() && epoch == seen.record.epoch + 1 {
-        plan.orders = fences(seen, gone, epoch);
+        plan.orders = fences(seen, Some(gone), epoch);
     }
     if let Some(record) = &mut plan.record {
         record.unproven = unproven;
@@ -208,11 +208,11 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
 }
 
 /// Fence orders for all that run, or can be started, but one.
-fn fences(seen: &Observed, gone: &Name, epoch: Epoch) -> Vec<(Name, Order)> {
+fn fences(seen: &Observed, gone: Option<&Name>, epoch: Epoch) -> Vec<(Name, Order)> {
     let able = |instance: &Instance| matches!(instance.phase(&seen.wish), Some(Phase::Running | Phase::Crashed));
     seen.instances
         .iter()
-        .filter(|(name, instance)| *name != gone && !instance.refused && able(instance))
+        .filter(|(name, instance)| Some(*name) != gone && !instance.refused && able(instance))
         .map(|(name, _)| (name.clone(), Order::Fence(FenceOrder { epoch, start: false })))
         .collect()
 }
@@ -288,10 +288,10 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
         // It was down, and is up by now.
         Some(answer) => matches!(answer.outcome, Outcome::Dead) && seen.phase_of(name) == Some(Phase::Running),
     };
-    let nobody = Name::new();
-    let from = operation.from.as_ref().unwrap_or(&nobody);
-    let mut orders = fences(seen, from, operation.epoch);
-    if let Some(instance) = seen.instances.get(from).filter(|instance| !instance.refused) {
+    let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
+    if let Some(from) = &operation.from
+        && let Some(instance) = seen.instances.get(from).filter(|instance| !instance.refused)
+    {
         let budget_ms = if instance.reachable { DEMOTE_BUDGET_MS } else { DEPARTED_BUDGET_MS };
         let order = DemoteOrder { epoch: operation.epoch, budget_ms, kill: true };
         orders.push((from.clone(), Order::Demote(order)));

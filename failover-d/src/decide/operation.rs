@@ -168,25 +168,11 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
         };
     }
     let proven = proof::proven_tail(seen, instance, &operation.ackers, operation.acks_needed);
-    let waits = instance.waits_for_proof(operation.epoch, &seen.wish);
-    if waits && proven.is_none() && seen.operation_age > HELP_AFTER {
-        let helpers = steady::helpers(seen, to, operation.epoch, &operation.ackers);
-        if let Some(names) = steady::list(&helpers) {
-            let ackers = operation.ackers.union(&helpers).cloned().collect();
-            let advanced = Operation { ackers, ..operation.clone() };
-            let record = Record { operation: Some(advanced), ..seen.record.clone() };
-            let why = format!("{names} may prove what {to} holds: nobody else does");
-            return Plan { record: Some(record), why, ..Plan::default() };
-        }
-    }
-    if waits && proven.is_none() && seen.operation_age > STRIKE_AFTER {
-        let lost = |name: &Name| !seen.instances.get(name).is_some_and(|acker| acker.follows(to, &seen.wish));
-        if let Some(acks_needed) = steady::make_do(&operation.ackers, operation.acks_needed, lost) {
-            let advanced = Operation { acks_needed, ..operation.clone() };
-            let record = Record { operation: Some(advanced), ..seen.record.clone() };
-            let why = format!("no more than {acks_needed} can prove what {to} holds");
-            return Plan { record: Some(record), why, ..Plan::default() };
-        }
+    if proven.is_none()
+        && instance.waits_for_proof(operation.epoch, &seen.wish)
+        && let Some(plan) = ease_proof(seen, operation, to)
+    {
+        return plan;
     }
     let ackers =
         operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
@@ -206,6 +192,29 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     let follow = follow_orders(seen, operation.epoch, to, &operation.ackers);
     orders.extend(follow.into_iter().filter(|(name, _)| !waits(name)));
     Plan { orders, blocked: refused, ..Plan::default() }
+}
+
+/// The candidate stays closed because nobody proves what it holds: others are asked, too, or fewer have to do.
+fn ease_proof(seen: &Observed, operation: &Operation, to: &Name) -> Option<Plan> {
+    let advance = |advanced: Operation, why: String| {
+        let record = Record { operation: Some(advanced), ..seen.record.clone() };
+        Some(Plan { record: Some(record), why, ..Plan::default() })
+    };
+    if seen.operation_age > HELP_AFTER {
+        let helpers = steady::helpers(seen, to, operation.epoch, &operation.ackers);
+        if let Some(names) = steady::list(&helpers) {
+            let ackers = operation.ackers.union(&helpers).cloned().collect();
+            let why = format!("{names} may prove what {to} holds: nobody else does");
+            return advance(Operation { ackers, ..operation.clone() }, why);
+        }
+    }
+    if seen.operation_age <= STRIKE_AFTER {
+        return None;
+    }
+    let lost = |name: &Name| !seen.instances.get(name).is_some_and(|acker| acker.follows(to, &seen.wish));
+    let acks_needed = steady::make_do(&operation.ackers, operation.acks_needed, lost)?;
+    let why = format!("no more than {acks_needed} can prove what {to} holds");
+    advance(Operation { acks_needed, ..operation.clone() }, why)
 }
 
 /// Follow orders for all instances but the source that need one; only `ackers` acknowledge.

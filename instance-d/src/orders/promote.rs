@@ -137,7 +137,7 @@ async fn applier_is_idle(hands: &mut Hands) -> Result<bool> {
 
 /// A primary that comes back in place has committed its tail by crash recovery, and an elected replica may hold what its primary
 /// was still waiting to commit: it opens only when enough ackers are known to hold that, too (docs/failover-protocol.md,
-/// "Reopen" and "Right after a promotion").
+/// "A candidate that may hold more than was acknowledged" and "Reopen").
 async fn is_proven(instance: &Instance, order: &PromoteOrder, hands: &mut Hands) -> Result<bool> {
     let tail_unproven = order.tail_unproven || instance.look(|facts| facts.promise.tail_unproven);
     if order.acks_needed == 0 || !tail_unproven {

@@ -477,8 +477,7 @@ fn writes_of_a_candidate_that_is_not_recorded_yet_do_not_make_its_ackers_errant(
     let mut memory = crate::memory::Memory::new("ns", "c", now);
     let pods = (0..3u8).map(|ordinal| {
         let address = Some(std::net::IpAddr::from([10, 0, 0, ordinal]));
-        let facts = crate::memory::PodFacts { uid: String::new(), address, node: None, role: None, deleted: false };
-        (format!("c-{ordinal}"), facts)
+        (format!("c-{ordinal}"), crate::memory::PodFacts { address, ..Default::default() })
     });
     let pods = pods.collect();
     let fenced = |name: &str, text: &str| {

@@ -180,3 +180,229 @@ fn acker_that_was_a_primary_and_is_down_is_started_for_its_word() {
     seen.operation_age = Duration::from_secs(6);
     assert!(started(&seen));
 }
+
+/// A cluster of five whose failover from c-0 has come to promoting c-1.
+fn promoting_of_five() -> Observed {
+    let mut seen = healthy(5);
+    seen.instances.get_mut("c-0").unwrap().refused = true;
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    for name in ["c-1", "c-2", "c-3", "c-4"] {
+        set(&mut seen, name, |state| {
+            state.promised = 2;
+            state.role = Role::Fenced;
+        });
+        answer(&mut seen, name, 2);
+    }
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!(seen.record.operation.as_ref().unwrap().to.as_deref(), Some("c-1"));
+    seen
+}
+
+#[test]
+fn candidate_that_dies_while_it_is_promoted_is_replaced_with_proof_of_both_reigns() {
+    let mut seen = promoting_of_five();
+    seen.instances.get_mut("c-1").unwrap().refused = true;
+    let plan = decide(&seen);
+    let operation = claimed(&plan).clone();
+    assert_eq!((operation.kind, operation.epoch, operation.from.as_deref()), (Kind::Failover, 3, Some("c-1")));
+    assert_eq!(operation.phase, OperationPhase::Fencing);
+    let record = plan.record.clone().unwrap();
+    assert_eq!(record.primary.as_deref(), Some("c-0"), "its reign still has to be proven");
+    assert_eq!(record.unproven.len(), 1, "and c-1 may have opened");
+    assert_eq!(record.unproven[0].primary, "c-1");
+    recorded(&mut seen, &plan);
+    seen.answers.clear();
+    answer(&mut seen, "c-2", 3);
+    answer(&mut seen, "c-3", 3);
+    assert_eq!(
+        decide(&seen).blocked.unwrap().reason,
+        "QuorumNotProvable",
+        "two of four may lack what the other two hold"
+    );
+    // c-1 was open for a moment, and what it acknowledged is on c-3 and c-4.
+    executed(&mut seen, "c-4", &format!("{U0}:1-3"));
+    answer(&mut seen, "c-4", 3);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-4"));
+}
+
+#[test]
+fn candidate_that_dies_in_a_cluster_of_three_is_waited_for_unless_the_old_primary_speaks() {
+    let mut seen = healthy(3);
+    seen.wish.primary = Some("c-1".into());
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    seen.record.operation.as_mut().unwrap().phase = OperationPhase::Promoting;
+    for name in ["c-0", "c-1", "c-2"] {
+        set(&mut seen, name, |state| {
+            state.promised = 2;
+            state.role = Role::Fenced;
+            state.mysqld.as_mut().unwrap().super_read_only = true;
+        });
+    }
+    seen.instances.get_mut("c-1").unwrap().refused = true;
+    let mut alone = seen.clone();
+    alone.instances.get_mut("c-0").unwrap().refused = true;
+    assert_eq!(decide(&alone).record, None, "c-2 alone proves nothing of what c-0 acknowledged");
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    assert_eq!((claimed(&plan).epoch, claimed(&plan).from.as_deref()), (3, Some("c-1")));
+    executed(&mut seen, "c-0", &format!("{U0}:1-9"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    answer(&mut seen, "c-2", 3);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "QuorumNotProvable");
+    let mut other_data = seen.clone();
+    set(&mut other_data, "c-0", |state| state.data_id = Some("cloned since".into()));
+    answer(&mut other_data, "c-0", 3);
+    assert_eq!(decide(&other_data).blocked.unwrap().reason, "QuorumNotProvable", "its data is not what acknowledged");
+    answer(&mut seen, "c-0", 3);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-0"), "it holds all of its own reign, and what c-2 holds");
+}
+
+#[test]
+fn ackers_that_are_down_after_an_unclean_stop_are_fenced_too() {
+    let mut seen = healthy(3);
+    let gone = seen.instances.get_mut("c-0").unwrap();
+    gone.reachable = false;
+    gone.state = None;
+    for name in ["c-1", "c-2"] {
+        set(&mut seen, name, |state| {
+            state.phase = Phase::Crashed;
+            state.mysqld = None;
+        });
+    }
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).kind, Kind::Failover);
+    recorded(&mut seen, &plan);
+    assert_eq!(decide(&seen).orders.iter().filter(|(_, order)| matches!(order, Order::Fence(_))).count(), 2);
+}
+
+#[test]
+fn dead_primary_is_failed_over_with_proof() {
+    let mut seen = healthy(3);
+    executed(&mut seen, "c-1", &format!("{U0}:1-8"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    set(&mut seen, "c-0", |state| {
+        state.phase = Phase::Crashed;
+        state.mysqld = None;
+    });
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).kind, claimed(&plan).epoch), (Kind::Failover, 2));
+    recorded(&mut seen, &plan);
+    let plan = decide(&seen);
+    assert_eq!(plan.orders.iter().filter(|(_, order)| matches!(order, Order::Fence(_))).count(), 2);
+    answer(&mut seen, "c-1", 2);
+    assert_eq!(decide(&seen).record, None, "one of two with one ack needed proves nothing");
+    answer(&mut seen, "c-2", 2);
+    assert_eq!(claimed(&decide(&seen)).to.as_deref(), Some("c-2"));
+    executed(&mut seen, "c-1", "00000000-0000-0000-0000-000000000007:1");
+    answer(&mut seen, "c-1", 2);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "SplitHistory");
+}
+
+#[test]
+fn received_set_that_shrank_proves_nothing() {
+    let mut seen = healthy(3);
+    let plan = {
+        seen.instances.get_mut("c-0").unwrap().refused = true;
+        decide(&seen)
+    };
+    recorded(&mut seen, &plan);
+    for name in ["c-1", "c-2"] {
+        executed(&mut seen, name, &format!("{U0}:1-8"));
+        answer(&mut seen, name, 2);
+    }
+    seen.instances.get_mut("c-1").unwrap().high_water = gtids(&format!("{U0}:1-9"));
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "QuorumNotProvable");
+}
+
+#[test]
+fn silence_alone_is_no_evidence_while_a_replica_hears_the_primary() {
+    let mut seen = healthy(3);
+    seen.instances.get_mut("c-0").unwrap().age = Duration::from_secs(5);
+    assert_eq!(decide(&seen).record, None);
+    for name in ["c-1", "c-2"] {
+        set(&mut seen, name, |state| {
+            state.mysqld.as_mut().unwrap().replication.as_mut().unwrap().receiver = ReceiverState::Connecting;
+        });
+    }
+    assert_eq!(claimed(&decide(&seen)).kind, Kind::Failover);
+}
+
+#[test]
+fn hung_primary_is_evidence_and_too_many_changes_ask_for_a_person() {
+    let mut seen = healthy(3);
+    set(&mut seen, "c-0", |state| state.canary.as_mut().unwrap().session_age_ms = 1600);
+    assert_eq!(claimed(&decide(&seen)).kind, Kind::Failover);
+    seen.recent_changes = 6;
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "TooManyChanges");
+    seen.recent_changes = 0;
+    seen.wish.failover = false;
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "FailoverDisabled");
+    assert!(decide(&seen).orders.is_empty(), "it hangs: nothing is done without a person");
+    let state = seen.instances.get_mut("c-0").unwrap().state.as_mut().unwrap();
+    (state.phase, state.mysqld) = (Phase::Crashed, None);
+    let plan = decide(&seen);
+    assert_eq!((plan.record.is_none(), plan.blocked.unwrap().reason), (true, "FailoverDisabled"));
+    assert!(plan.orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(_))), "in place");
+    set(&mut seen, "c-0", |state| state.phase = Phase::Starting);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "FailoverDisabled", "and so it stays while it starts");
+}
+
+#[test]
+fn crashed_primary_is_not_started_in_place_before_the_ackers_had_time_to_speak() {
+    let mut seen = healthy(3);
+    set(&mut seen, "c-0", |state| (state.phase, state.mysqld) = (Phase::Crashed, None));
+    for name in ["c-1", "c-2"] {
+        let unheard = seen.instances.get_mut(name).unwrap();
+        (unheard.state, unheard.age) = (None, Duration::from_millis(20));
+    }
+    assert!(decide(&seen).orders.is_empty());
+    for name in ["c-1", "c-2"] {
+        seen.instances.get_mut(name).unwrap().age = Duration::from_secs(2);
+    }
+    assert!(decide(&seen).orders.iter().any(|(name, order)| name == "c-0" && matches!(order, Order::Promote(_))));
+}
+
+#[test]
+fn crashed_primary_without_provable_replicas_starts_again_in_place() {
+    let mut seen = healthy(3);
+    for name in ["c-1", "c-2"] {
+        let gone = seen.instances.get_mut(name).unwrap();
+        (gone.state, gone.age) = (None, Duration::from_secs(2));
+    }
+    set(&mut seen, "c-0", |state| {
+        state.phase = Phase::Crashed;
+        state.mysqld = None;
+    });
+    let plan = decide(&seen);
+    assert_eq!(plan.record, None);
+    assert!(matches!(&plan.orders[..], [(name, Order::Promote(order))] if name == "c-0" && order.epoch == 1));
+}
+
+#[test]
+fn whoever_is_down_is_started_after_the_candidate_and_followers_know_what_that_holds() {
+    let mut seen = promoting_of_five();
+    seen.instances.get_mut("c-0").unwrap().refused = false;
+    set(&mut seen, "c-0", |state| (state.phase, state.mysqld) = (Phase::Crashed, None));
+    executed(&mut seen, "c-1", &format!("{U0}:1-9"));
+    let follows = |seen: &Observed| -> BTreeMap<Name, FollowOrder> {
+        let orders = decide(seen).orders.into_iter();
+        orders.filter_map(|(name, order)| if let Order::Follow(it) = order { Some((name, it)) } else { None }).collect()
+    };
+    let told = follows(&seen);
+    assert_eq!(told.keys().map(String::as_str).collect::<Vec<_>>(), ["c-2", "c-3", "c-4"]);
+    assert!(told.values().all(|order| order.source_holds == Some(gtids(&format!("{U0}:1-9")))), "{told:?}");
+    set(&mut seen, "c-1", |state| state.in_force = false);
+    assert!(follows(&seen).values().all(|order| order.source_holds.is_none()), "it may be of before the fence");
+    seen.operation_age = Duration::from_secs(2);
+    assert!(follows(&seen).contains_key("c-0"), "the candidate takes long");
+    let mut steady = healthy(3);
+    set(&mut steady, "c-1", |state| state.in_force = false);
+    let before = follows(&steady);
+    executed(&mut steady, "c-0", &format!("{U0}:1-9"));
+    assert_eq!((follows(&steady), before.len()), (before, 1), "a write makes no new order");
+}
