@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
 use self::connections::Stream;
-use crate::decide::{self, Name, Observed, Plan, Record, Wish};
+use crate::decide::{self, Name, Observed, OperationPhase, Plan, Record, Wish};
 use crate::memory::{Memory, PodFacts};
 use crate::metrics::Metrics;
 use crate::order::{self, Orders};
@@ -44,6 +44,8 @@ const REPORT_LATER: Duration = Duration::from_secs(2);
 const HELP_AFTER: Duration = Duration::from_millis(400);
 /// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
 const DEFER: Duration = Duration::from_millis(40);
+/// So long the claim of a failover waits for answers with which it becomes an election.
+const ANSWERS: Duration = Duration::from_millis(60);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 
@@ -240,21 +242,43 @@ impl Loop {
             if !waits || seen.operation_age > REPORT_LATER {
                 self.report(&seen, &plan, pods);
             }
-            if plan.record.is_none() {
-                self.deferred = None;
-            } else if !self.has_pen && self.deferred.get_or_insert_with(Instant::now).elapsed() < DEFER {
+            let begun = plan.record.as_ref().and_then(|next| next.operation.as_ref());
+            if let Some(operation) = begun {
+                let timeline = self.timeline.take().filter(|timeline| timeline.is_of(operation));
+                let mut timeline = timeline.unwrap_or_else(|| Timeline::new(operation, Instant::now()));
+                if recorded.operation.is_none() && operation.phase == OperationPhase::Promoting {
+                    timeline.note("answered", Instant::now());
+                }
+                self.timeline = Some(timeline);
+            }
+            let waits = self.waits(&plan);
+            if waits && !self.has_pen {
                 return;
             }
-            let begun = plan.record.as_ref().and_then(|next| next.operation.as_ref());
             let operation = recorded.operation.as_ref().or(begun).map(|operation| operation.id.clone());
             for (name, order) in &plan.orders {
                 self.give(name, order.clone(), operation.clone());
+            }
+            if waits {
+                return;
             }
             let Some(next) = plan.record.clone() else { return };
             if !self.write(&recorded, &next, &plan, seen.operation_age).await {
                 return;
             }
         }
+    }
+
+    /// Whether the record is not written yet.
+    fn waits(&mut self, plan: &Plan) -> bool {
+        if plan.record.is_none() {
+            self.deferred = None;
+            return false;
+        }
+        let to_other = if self.has_pen { Duration::ZERO } else { DEFER };
+        let to_answers = if plan.can_wait { ANSWERS } else { Duration::ZERO };
+        let patience = to_other + to_answers;
+        !patience.is_zero() && self.deferred.get_or_insert_with(Instant::now).elapsed() < patience
     }
 
     /// Another failover-d has claimed or advanced the operation a moment ago: the same orders once more would only cost
@@ -338,11 +362,6 @@ impl Loop {
     async fn write(&mut self, before: &Record, next: &Record, plan: &Plan, elapsed: Duration) -> bool {
         let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let point = point(before, next);
-        if let Some(operation) = &next.operation
-            && self.timeline.as_ref().is_none_or(|timeline| !timeline.is_of(operation))
-        {
-            self.timeline = Some(Timeline::new(operation, Instant::now()));
-        }
         let written = match failpoint::hit(&format!("record.before.{point}")).await {
             Ok(()) => record::write(&api, &self.cluster, next, &self.context.holder).await,
             Err(injected) => Err(injected.into()),

@@ -25,9 +25,9 @@ pub struct PodFacts {
     pub deleted: bool,
 }
 
-/// An instance that says that it is being stopped, while nothing is known of its pod's deletion, is believed after so long: a pod
-/// that is deleted without grace is stopped, too, and gone for the API server in a moment.
-const STOPS_BY_ITSELF: Duration = Duration::from_millis(100);
+/// An instance that says that it is being stopped, while nothing is known of its pod's deletion, is believed after so long (the
+/// node is shut down, say): a pod that is deleted without grace is stopped, too, and gone for the API server in a moment.
+const STOPS_BY_ITSELF: Duration = Duration::from_secs(1);
 
 /// What is remembered of one instance.
 #[derive(Debug)]
@@ -377,11 +377,11 @@ mod tests {
             memory.observe(&record, &fixture::wish(1), 0, pods, now).instances["c-0"].stops
         };
         assert!(!stops(&pods, false, 0));
-        assert!(!stops(&pods, true, 1000) && !stops(&pods, true, 1100));
-        assert!(stops(&pods, true, 1101));
-        assert!(!stops(&pods, false, 2000));
+        assert!(!stops(&pods, true, 1000) && !stops(&pods, true, 2000));
+        assert!(stops(&pods, true, 2001));
+        assert!(!stops(&pods, false, 3000));
         pods.get_mut("c-0").unwrap().deleted = true;
-        assert!(stops(&pods, true, 2001), "its deletion is known");
+        assert!(stops(&pods, true, 3001), "its deletion is known");
     }
 
     #[test]

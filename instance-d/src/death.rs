@@ -12,11 +12,11 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, pidfd_open};
 use tokio::sync::oneshot;
 
-/// `PIDFD_THREAD`: the descriptor stands for a thread. It has the value of `O_EXCL`.
-const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
+use crate::nudge::PIDFD_THREAD;
+
 /// `PF_EXITING` of the kernel's `include/linux/sched.h`.
 const PF_EXITING: u64 = 0x4;
 /// SIGKILL's bit in a mask of pending signals.

@@ -18,6 +18,7 @@ mod instance;
 mod isolation;
 mod leave;
 mod metrics;
+mod nudge;
 mod observe;
 mod orders;
 mod process;

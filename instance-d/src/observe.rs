@@ -15,6 +15,7 @@ use common::names::account;
 
 use crate::error::{Error, Result};
 use crate::instance::Instance;
+use crate::nudge;
 
 /// Pace of observations and of the canary on a held session.
 const PACE: Duration = Duration::from_millis(250);
@@ -22,6 +23,8 @@ const PACE: Duration = Duration::from_millis(250);
 const LOGIN_PACE: Duration = Duration::from_millis(500);
 /// Pace of looking at the volume.
 const DISK_PACE: Duration = Duration::from_secs(1);
+/// Whoever has waited so long for an acknowledgement may wait for one that is there and is not read.
+const STUCK_MS: u64 = 200;
 /// A canary's patience: its age counts from the last answer, so this only bounds how long one question is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest observation query.
@@ -297,6 +300,9 @@ pub async fn observe(instance: Arc<Instance>) {
         match seen.await {
             // An observation that began before mysqld ended must not bring it back.
             Ok((state, held)) if child.lives() => {
+                if state.state.source.oldest_wait_ms >= STUCK_MS {
+                    nudge::nudge(child.pid(), nudge::ACKNOWLEDGEMENTS);
+                }
                 publish(&instance, state, begun);
                 session = Some((child.pid(), held));
             }

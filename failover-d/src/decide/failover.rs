@@ -1,6 +1,6 @@
 //! The primary is gone: knowing it, and putting another in its place with proof.
 
-use common::instance::{DemoteOrder, Epoch, FenceOrder, Phase, ReceiverState, Role};
+use common::instance::{DemoteOrder, Epoch, FenceOrder, InstanceState, Phase, ReceiverState, Role};
 use std::time::Duration;
 
 use common::names::ANNOTATION_ACCEPT_LOSS;
@@ -171,7 +171,7 @@ fn begun(operation: &Operation) -> Option<Reign> {
 }
 
 fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
-    let epoch = next_epoch(seen);
+    let epoch = epoch_of_next(seen);
     let mut ackers = seen.record.ackers.clone();
     let mut unproven = seen.record.unproven.clone();
     if let Some(before) = &seen.record.operation
@@ -194,17 +194,40 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
         ackers,
         reason: why.clone(),
     };
-    let mut plan = claim(seen, operation, why);
-    // Who is dead serves nobody, so holding the others still disturbs nobody: that need not wait until the claim stands.
-    // Whoever else claims meanwhile takes the same epoch. One that is higher, for what somebody has promised, or for an
-    // operation that may yet succeed, has to stand first: were it lost, its promises would stand above those of the other.
-    if is_dead(seen, gone) && seen.record.operation.is_none() && epoch == seen.record.epoch + 1 {
-        plan.orders = fences(seen, Some(gone), epoch);
-    }
+    let mut plan = claim(seen, operation.clone(), why);
     if let Some(record) = &mut plan.record {
         record.unproven = unproven;
     }
-    plan
+    // One epoch that is higher, for what somebody has promised, or for an operation that may yet succeed, has to stand first:
+    // were it lost, its promises would stand above those of whoever else claims meanwhile.
+    let is_next = seen.record.operation.is_none() && epoch == seen.record.epoch + 1;
+    if is_dead(seen, gone) && is_next { fence_first(seen, &operation, plan) } else { plan }
+}
+
+/// The epoch of a failover: above everything that was recorded or promised, but for promises to fences that were given
+/// ahead of their claim, by whoever: those are of the epoch that is next.
+fn epoch_of_next(seen: &Observed) -> Epoch {
+    let next = seen.record.epoch + 1;
+    let mut known = seen.instances.values().filter_map(|instance| instance.state.as_ref());
+    let given_ahead =
+        |state: &InstanceState| state.promised < next || (state.promised == next && state.role == Role::Fenced);
+    if seen.record.operation.is_none() && known.all(given_ahead) { next } else { next_epoch(seen) }
+}
+
+/// Who is dead serves nobody, so holding the others disturbs nobody: that need not wait until the claim stands. And where
+/// their answers are a proof by then, the claim is written with its election: one write instead of two.
+fn fence_first(seen: &Observed, operation: &Operation, claim: Plan) -> Plan {
+    if let Proof::Candidate(to) = prove(seen, operation.epoch)
+        && let Some(record) = &claim.record
+    {
+        let elected = elect(seen, record, operation, to);
+        return Plan { why: format!("{}; {}", claim.why, elected.why), ..elected };
+    }
+    let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
+    // Without a pod, and not killed yet.
+    orders.extend(demote(seen, operation).filter(|(name, _)| seen.instances.get(name).is_some_and(|it| !it.reachable)));
+    orders.retain(|(name, _)| is_unanswered(seen, operation.epoch, name));
+    Plan { can_wait: !orders.is_empty(), orders, ..claim }
 }
 
 /// Fence orders for all that run, or can be started, but one.
@@ -215,6 +238,42 @@ fn fences(seen: &Observed, gone: Option<&Name>, epoch: Epoch) -> Vec<(Name, Orde
         .filter(|(name, instance)| Some(*name) != gone && !instance.refused && able(instance))
         .map(|(name, _)| (name.clone(), Order::Fence(FenceOrder { epoch, start: false })))
         .collect()
+}
+
+/// The order to close, for the instance that failed.
+fn demote(seen: &Observed, operation: &Operation) -> Option<(Name, Order)> {
+    let from = operation.from.as_ref()?;
+    let instance = seen.instances.get(from).filter(|instance| !instance.refused)?;
+    let budget_ms = if instance.reachable { DEMOTE_BUDGET_MS } else { DEPARTED_BUDGET_MS };
+    Some((from.clone(), Order::Demote(DemoteOrder { epoch: operation.epoch, budget_ms, kill: true })))
+}
+
+/// It has not answered yet, or was down when it did and is up by now.
+fn is_unanswered(seen: &Observed, epoch: Epoch, name: &Name) -> bool {
+    match seen.answers.get(name).filter(|answer| answer.epoch == epoch) {
+        None => true,
+        Some(answer) => matches!(answer.outcome, Outcome::Dead) && seen.phase_of(name) == Some(Phase::Running),
+    }
+}
+
+/// Records the candidate of a failover, in `record`.
+fn elect(seen: &Observed, record: &Record, operation: &Operation, to: &Name) -> Plan {
+    let mut ackers = operation.ackers.clone();
+    ackers.remove(to);
+    if ackers.is_empty() && !seen.wish.available {
+        // The old primary is the only one left to acknowledge: writes wait for it.
+        ackers.extend(operation.from.clone().filter(|from| from != to));
+    }
+    let advanced = Operation {
+        to: Some(to.clone()),
+        to_data: seen.data_of(to),
+        phase: OperationPhase::Promoting,
+        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
+        ackers,
+        ..operation.clone()
+    };
+    let record = Record { operation: Some(advanced), ..record.clone() };
+    Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
 }
 
 /// An operation that cannot go on gives way to a failover: `gone` is the primary as long as nobody may have been
@@ -283,39 +342,11 @@ fn way_out(seen: &Observed) -> String {
 
 /// Collect promises and received sets, then choose.
 pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
-    let unanswered = |name: &Name| match seen.answers.get(name).filter(|answer| answer.epoch == operation.epoch) {
-        None => true,
-        // It was down, and is up by now.
-        Some(answer) => matches!(answer.outcome, Outcome::Dead) && seen.phase_of(name) == Some(Phase::Running),
-    };
     let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
-    if let Some(from) = &operation.from
-        && let Some(instance) = seen.instances.get(from).filter(|instance| !instance.refused)
-    {
-        let budget_ms = if instance.reachable { DEMOTE_BUDGET_MS } else { DEPARTED_BUDGET_MS };
-        let order = DemoteOrder { epoch: operation.epoch, budget_ms, kill: true };
-        orders.push((from.clone(), Order::Demote(order)));
-    }
-    orders.retain(|(name, _)| unanswered(name));
+    orders.extend(demote(seen, operation));
+    orders.retain(|(name, _)| is_unanswered(seen, operation.epoch, name));
     match prove(seen, operation.epoch) {
-        Proof::Candidate(to) => {
-            let mut ackers = operation.ackers.clone();
-            ackers.remove(to);
-            if ackers.is_empty() && !seen.wish.available {
-                // The old primary is the only one left to acknowledge: writes wait for it.
-                ackers.extend(operation.from.clone().filter(|from| from != to));
-            }
-            let advanced = Operation {
-                to: Some(to.clone()),
-                to_data: seen.data_of(to),
-                phase: OperationPhase::Promoting,
-                acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
-                ackers,
-                ..operation.clone()
-            };
-            let record = Record { operation: Some(advanced), ..seen.record.clone() };
-            Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
-        }
+        Proof::Candidate(to) => elect(seen, &seen.record, operation, to),
         Proof::Missing { .. } | Proof::Split | Proof::Unfit(..) if goes_back(seen, operation) => {
             go_back(seen, operation)
         }

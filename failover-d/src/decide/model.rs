@@ -414,6 +414,8 @@ pub struct Plan {
     pub blocked: Option<Blocked>,
     /// The plan gives a switchover up: do not try again at once.
     pub undone: bool,
+    /// What the orders bring in a moment may make another record of this one: until then it is better not written.
+    pub can_wait: bool,
 }
 
 /// Where the Services should lead.

@@ -53,6 +53,11 @@ impl Hands {
         self.session.as_mut().ok_or(Error::NotRunning)
     }
 
+    /// The process that the session is with.
+    pub fn process(&self) -> i32 {
+        self.child.pid()
+    }
+
     /// A statement whose result does not matter.
     ///
     /// # Errors

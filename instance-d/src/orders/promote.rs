@@ -4,7 +4,7 @@
 //! receiver stopped -> received applied -> coordinator idle, or killed
 //!   -> tail proven? -no-> semi-sync source on, stay closed
 //!          \-yes-> super_read_only=OFF -> account locks -> semi-sync on -> read_only=OFF -> offline_mode=OFF
-//!   -> (later) coordinator killed, RESET REPLICA ALL
+//!   -> (later) first acknowledgement read; coordinator killed, RESET REPLICA ALL
 //! ```
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
 use crate::instance::{Hands, Instance, STATEMENT};
+use crate::nudge;
 use crate::steps::Steps;
 
 /// Sessions of clients that hold a metadata lock for which the applier waits: `LOCK TABLES`, a long transaction's, a global
@@ -33,6 +34,14 @@ const BLOCKS_APPLIER: &str = "SELECT DISTINCT holder.PROCESSLIST_ID \
     JOIN performance_schema.threads holder ON holder.THREAD_ID=held.OWNER_THREAD_ID \
     WHERE waits.LOCK_STATUS='PENDING' AND held.LOCK_STATUS='GRANTED' AND applier.NAME LIKE 'thread/sql/replica\\_%' \
         AND holder.TYPE='FOREGROUND' AND holder.PROCESSLIST_ID IS NOT NULL";
+/// Sessions that wait for an acknowledgement, and commits that were acknowledged.
+const WAITING_AND_ACKNOWLEDGED: &str = "SELECT \
+    (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_wait_sessions')+0, \
+    (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_yes_tx')+0";
+/// So long after the opening the first acknowledgement is looked for.
+const FIRST: Duration = Duration::from_secs(2);
+/// Pace of looking for it.
+const FIRST_LOOK: Duration = Duration::from_millis(25);
 /// One look at the applier while it works.
 const APPLY_LOOK: Duration = Duration::from_millis(500);
 
@@ -71,6 +80,9 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
     instance.change(|facts| facts.opened = true);
     open(&mut hands, acks_needed, &struck, &mut steps).await?;
     tracing::info!(epoch = order.epoch, %steps, "opened");
+    if acks_needed > 0 {
+        tokio::spawn(hear_the_first(Arc::clone(instance)));
+    }
     tokio::spawn(forget_the_channel(Arc::clone(instance)));
     Ok(Done::InForce)
 }
@@ -145,6 +157,35 @@ async fn is_proven(instance: &Instance, order: &PromoteOrder, hands: &mut Hands)
     }
     let own = executed(hands.session()?).await?;
     Ok(order.proven.as_ref().is_some_and(|proven| own.is_subset(proven)))
+}
+
+/// Until a commit is acknowledged for the first time: whoever reads acknowledgements is woken while somebody waits for one.
+/// It may be asleep on the connection of a replica that has hung up, as one does that is sent here, held still, and sent here
+/// again.
+async fn hear_the_first(instance: Arc<Instance>) {
+    let begun = Instant::now();
+    let heard = async {
+        let process = instance.child().ok_or(Error::NotRunning)?.pid();
+        let mut session = instance.another_session().await?;
+        let mut before = None;
+        while begun.elapsed() < FIRST && instance.look(|facts| facts.opened) {
+            let now: Option<(u64, u64)> = session.first(WAITING_AND_ACKNOWLEDGED, STATEMENT).await?;
+            let Some((waiting, acknowledged)) = now else { break };
+            let (waited, known) = *before.get_or_insert((0, acknowledged));
+            if acknowledged != known {
+                break;
+            }
+            if waiting > 0 && waited > 0 && nudge::nudge(process, nudge::ACKNOWLEDGEMENTS) {
+                tracing::debug!(waiting, "nudged who reads acknowledgements");
+            }
+            before = Some((waiting, known));
+            tokio::time::sleep(FIRST_LOOK).await;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = heard.await {
+        tracing::debug!(%error, "the first acknowledgement was not looked for");
+    }
 }
 
 /// The old channel is of no use to a primary. After the opening, so that it costs no time.

@@ -12,8 +12,9 @@ use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::gate::Pass;
 use crate::instance::{Hands, Instance, STATEMENT};
+use crate::nudge;
 
-/// Longest stop of a receiver: 0.1 s while it is connected, 2 s while it is connecting (EXPERIMENTS, 13).
+/// Longest stop of a receiver: 0.1 s while it is connected, and 2 s while it is connecting and nobody can nudge it.
 const STOP_RECEIVER: Duration = Duration::from_millis(2500);
 /// Longest stop of an applier after its coordinator was killed: 0.25 s measured.
 const STOP_APPLIER: Duration = Duration::from_secs(3);
@@ -85,10 +86,11 @@ pub async fn executed(session: &mut Session) -> Result<GtidSet> {
 /// # Errors
 /// Not confirmed in time. Only SIGKILL of mysqld is sure then; relay logs survive it.
 pub async fn stop_receiver(hands: &mut Hands) -> Result<()> {
+    let process = hands.process();
     let session = hands.session()?;
     let Some(before) = channel(session).await? else { return Ok(()) };
     if before.receiver != "OFF" {
-        session.exec("STOP REPLICA IO_THREAD", STOP_RECEIVER).await?;
+        nudge::until_stopped(process, session.exec("STOP REPLICA IO_THREAD", STOP_RECEIVER)).await?;
     }
     match channel(session).await? {
         Some(after) if after.receiver != "OFF" => {

@@ -114,6 +114,11 @@ impl Facts {
         self.operation.as_ref().map(|intent| (intent.kind, intent.epoch))
     }
 
+    /// The epoch whose answers count: of the operation under way, or of the failover that comes next.
+    pub(super) fn epoch_of_answers(&self) -> Epoch {
+        self.operation.as_ref().map_or(self.epoch + 1, |intent| intent.epoch)
+    }
+
     /// The candidate that may be promoted in the operation under way.
     pub(super) fn candidate(&self) -> Option<(u8, &Intent)> {
         let intent = self.operation.as_ref().filter(|intent| intent.phase == OperationPhase::Promoting)?;

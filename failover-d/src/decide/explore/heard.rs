@@ -220,7 +220,7 @@ impl World {
                     }
                 })
                 .collect();
-        let current = self.record_of(controller).operation.as_ref().map(|intent| intent.epoch);
+        let current = self.record_of(controller).epoch_of_answers();
         View {
             made: self.made.iter().map(|made| Made { acked: 0, ..*made }).collect(),
             facts: self.record_of(controller).clone(),
@@ -231,7 +231,7 @@ impl World {
             answers: this
                 .answers
                 .iter()
-                .map(|answer| answer.filter(|(of, _)| Some(*of) == current).map(|(_, reply)| reply))
+                .map(|answer| answer.filter(|(of, _)| *of == current).map(|(_, reply)| reply))
                 .collect(),
             undone: this.undone,
             water: if bounds.remember { this.water.clone() } else { Vec::new() },

@@ -162,7 +162,7 @@ fn observed(view: &View, bounds: &Bounds) -> Observed {
     {
         state.canary = Some(Canary { session_age_ms: 5_000, login_age_ms: 5_000 });
     }
-    let epoch = view.facts.operation.as_ref().map_or(0, |intent| u64::from(intent.epoch));
+    let epoch = view.facts.epoch_of_answers().into();
     let answers = (0..view.answers.len() as u8).filter_map(|server| {
         let outcome = match view.answers[server as usize]? {
             Reply::Dead => Outcome::Dead,

@@ -186,8 +186,7 @@ impl World {
         let (executed, received, data, uuid) = (this.executed, this.received(), this.data, this.uuid);
         let heard = !self.is_deaf(by, to);
         let record = self.record_of(by);
-        let current = record.operation.as_ref().map_or(record.epoch + 1, |intent| intent.epoch);
-        if !heard || command.epoch() < current {
+        if !heard || command.epoch() < record.epoch_of_answers() {
             return;
         }
         let Some(answer) = crate::order::outcome(&command.order(), said) else { return };

@@ -1,6 +1,6 @@
 //! A primary that is lost: who is held still when, what its candidate may open with, and whose word is asked for.
 
-use common::instance::{Epoch, FenceOrder, PromoteOrder};
+use common::instance::{DemoteOrder, Epoch, FenceOrder, PromoteOrder};
 
 use super::*;
 
@@ -27,7 +27,45 @@ fn others_are_held_still_beside_the_claim_when_the_primary_serves_nobody() {
     assert_eq!(decide(&seen).orders, fences(2, &["c-1", "c-2"]));
     let mut seen = healthy(3);
     seen.instances.get_mut("c-0").unwrap().reachable = false;
-    assert_eq!(decide(&seen).orders, fences(2, &["c-1", "c-2"]));
+    let mut wanted = fences(2, &["c-1", "c-2"]);
+    // Its kubelet has yet to kill it.
+    wanted.push(("c-0".into(), Order::Demote(DemoteOrder { epoch: 2, budget_ms: 20, kill: true })));
+    assert_eq!(decide(&seen).orders, wanted);
+}
+
+/// `name` has obeyed a fence order of this epoch, which no record knows of yet.
+fn answered(seen: &mut Observed, name: &str, epoch: Epoch) {
+    set(seen, name, |state| (state.promised, state.role) = (epoch, Role::Fenced));
+    answer(seen, name, epoch);
+}
+
+#[test]
+fn claim_is_written_with_its_election_when_the_answers_are_a_proof_by_then() {
+    let mut seen = healthy(3);
+    crash(&mut seen, "c-0");
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).phase, plan.can_wait), (OperationPhase::Fencing, true));
+    answered(&mut seen, "c-2", 2);
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).phase, claimed(&plan).epoch), (OperationPhase::Fencing, 2), "one is no proof");
+    assert_eq!((plan.orders, plan.can_wait), (fences(2, &["c-1"]), true));
+    answered(&mut seen, "c-1", 2);
+    let plan = decide(&seen);
+    let operation = claimed(&plan);
+    assert_eq!((operation.phase, operation.epoch), (OperationPhase::Promoting, 2));
+    assert_eq!((operation.from.as_deref(), operation.to.as_deref()), (Some("c-0"), Some("c-1")));
+    assert_eq!((&plan.orders, plan.can_wait), (&Vec::new(), false));
+    assert_eq!(plan.routes.and_then(|routes| routes.primary).as_deref(), Some("c-1"), "clients are led ahead");
+}
+
+#[test]
+fn claim_is_not_put_off_when_nobody_is_left_to_answer() {
+    let mut seen = healthy(3);
+    crash(&mut seen, "c-0");
+    answered(&mut seen, "c-1", 2);
+    seen.answers.insert("c-2".into(), Answer { epoch: 2, outcome: Outcome::Refused("busy".into()) });
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).phase, plan.can_wait), (OperationPhase::Fencing, false));
 }
 
 #[test]
