@@ -44,7 +44,8 @@ const REPORT_LATER: Duration = Duration::from_secs(2);
 const HELP_AFTER: Duration = Duration::from_millis(400);
 /// Whoever did not write the record last leaves it so long to who did: two at once would only get in each other's way.
 const DEFER: Duration = Duration::from_millis(40);
-/// So long the claim of a failover waits for answers with which it becomes an election.
+/// So long the claim of a failover waits for answers with which it becomes an election, and an election for those that
+/// are not needed and may show a candidate that holds more.
 const ANSWERS: Duration = Duration::from_millis(60);
 /// An instance that is silent for longer may be gone. The replicas' receivers have to agree.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);

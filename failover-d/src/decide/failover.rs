@@ -217,17 +217,33 @@ fn epoch_of_next(seen: &Observed) -> Epoch {
 /// Who is dead serves nobody, so holding the others disturbs nobody: that need not wait until the claim stands. And where
 /// their answers are a proof by then, the claim is written with its election: one write instead of two.
 fn fence_first(seen: &Observed, operation: &Operation, claim: Plan) -> Plan {
-    if let Proof::Candidate(to) = prove(seen, operation.epoch)
-        && let Some(record) = &claim.record
-    {
-        let elected = elect(seen, record, operation, to);
-        return Plan { why: format!("{}; {}", claim.why, elected.why), ..elected };
-    }
-    let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
+    let mut orders = unanswered_fences(seen, operation);
+    let can_wait = !orders.is_empty();
     // Without a pod, and not killed yet.
-    orders.extend(demote(seen, operation).filter(|(name, _)| seen.instances.get(name).is_some_and(|it| !it.reachable)));
+    let departed = |name: &Name| seen.instances.get(name).is_some_and(|it| !it.reachable);
+    orders.extend(unanswered_demotion(seen, operation).filter(|(name, _)| departed(name)));
+    match (prove(seen, operation.epoch), &claim.record) {
+        (Proof::Candidate(to), Some(record)) => {
+            let elected = elect(seen, record, operation, to);
+            Plan { why: format!("{}; {}", claim.why, elected.why), orders, can_wait, ..elected }
+        }
+        _ => Plan { orders, can_wait, ..claim },
+    }
+}
+
+/// The fence orders of a failover that have not been answered yet.
+fn unanswered_fences(seen: &Observed, operation: &Operation) -> Vec<(Name, Order)> {
+    let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
     orders.retain(|(name, _)| is_unanswered(seen, operation.epoch, name));
-    Plan { can_wait: !orders.is_empty(), orders, ..claim }
+    orders
+}
+
+/// The order to close, for the instance that failed, unless it has answered.
+fn unanswered_demotion(seen: &Observed, operation: &Operation) -> Option<(Name, Order)> {
+    let from = operation.from.as_ref().filter(|from| is_unanswered(seen, operation.epoch, from))?;
+    let instance = seen.instances.get(from).filter(|instance| !instance.refused)?;
+    let budget_ms = if instance.reachable { DEMOTE_BUDGET_MS } else { DEPARTED_BUDGET_MS };
+    Some((from.clone(), Order::Demote(DemoteOrder { epoch: operation.epoch, budget_ms, kill: true })))
 }
 
 /// Fence orders for all that run, or can be started, but one.
@@ -238,14 +254,6 @@ fn fences(seen: &Observed, gone: Option<&Name>, epoch: Epoch) -> Vec<(Name, Orde
         .filter(|(name, instance)| Some(*name) != gone && !instance.refused && able(instance))
         .map(|(name, _)| (name.clone(), Order::Fence(FenceOrder { epoch, start: false })))
         .collect()
-}
-
-/// The order to close, for the instance that failed.
-fn demote(seen: &Observed, operation: &Operation) -> Option<(Name, Order)> {
-    let from = operation.from.as_ref()?;
-    let instance = seen.instances.get(from).filter(|instance| !instance.refused)?;
-    let budget_ms = if instance.reachable { DEMOTE_BUDGET_MS } else { DEPARTED_BUDGET_MS };
-    Some((from.clone(), Order::Demote(DemoteOrder { epoch: operation.epoch, budget_ms, kill: true })))
 }
 
 /// It has not answered yet, or was down when it did and is up by now.
@@ -342,11 +350,15 @@ fn way_out(seen: &Observed) -> String {
 
 /// Collect promises and received sets, then choose.
 pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
-    let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
-    orders.extend(demote(seen, operation));
-    orders.retain(|(name, _)| is_unanswered(seen, operation.epoch, name));
+    let mut orders = unanswered_fences(seen, operation);
+    // Whoever holds more than the candidate, though nobody acknowledged it, would have to be cloned over.
+    let can_wait = !orders.is_empty();
+    orders.extend(unanswered_demotion(seen, operation));
     match prove(seen, operation.epoch) {
-        Proof::Candidate(to) => elect(seen, &seen.record, operation, to),
+        Proof::Candidate(to) => {
+            let orders = if can_wait { orders } else { Vec::new() };
+            Plan { orders, can_wait, ..elect(seen, &seen.record, operation, to) }
+        }
         Proof::Missing { .. } | Proof::Split | Proof::Unfit(..) if goes_back(seen, operation) => {
             go_back(seen, operation)
         }

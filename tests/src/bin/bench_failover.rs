@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `RUNS` | runs of each fault (20) |
 //! | `FAULTS` | which: `kill,place,pod,stop,cut,off,switch` (all) |
+//! | `CPU` | CPU request of each instance, which is its weight where there is none left (10m) |
 //! | `WRITERS`, `REST_MS` | writers, one connection each (8), and their rest between two rows (5) |
 //!
 //! All runs are on one cluster of three, each of them from a settled state. Writers live in the network namespace of a
@@ -14,6 +15,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tests::bench::{Row, report};
 use tests::faults::MYSQLD;
@@ -84,7 +88,18 @@ struct Run {
     back_seconds: f64,
     cloned: bool,
     lost: usize,
+    /// One write to the API server before the fault.
+    api_write: f64,
+    /// Share of this machine's CPUs that was in use before it.
+    busy: f64,
     steps: Steps,
+}
+
+/// What the machine was like before the faults.
+#[derive(Default)]
+struct Before {
+    api_writes: Vec<f64>,
+    busy: Vec<f64>,
 }
 
 fn setting(name: &str, usual: u64) -> u64 {
@@ -142,6 +157,27 @@ async fn wait_back(cluster: &Cluster, old: &str) -> Result<()> {
     .await
 }
 
+/// CPU time of this machine so far, in ticks: spent, and in all.
+fn cpu_time() -> Result<(f64, f64)> {
+    let text = std::fs::read_to_string("/proc/stat").context("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<f64> = line.split_whitespace().skip(1).take(8).filter_map(|number| number.parse().ok()).collect();
+    let idle: f64 = ticks.iter().skip(3).take(2).sum();
+    let all: f64 = ticks.iter().sum();
+    Ok((all - idle, all))
+}
+
+/// How long one small write to the API server takes beside the writers: a failover cannot do without two of them, or one.
+async fn api_write(cluster: &Cluster) -> Result<f64> {
+    let api: Api<ConfigMap> = Api::namespaced(cluster.harness.client.clone(), &cluster.namespace);
+    let begun = Instant::now();
+    let data = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bench"}, "data": {"at": jiff::Timestamp::now().to_string()}});
+    api.patch("bench", &PatchParams::apply("bench").force(), &Patch::Apply(data))
+        .await
+        .context("write to the API server")?;
+    Ok(begun.elapsed().as_secs_f64() * 1000.0)
+}
+
 async fn once(kind: Kind, cluster: &Cluster, faults: &mut Faults) -> Result<Run> {
     cluster.patch(json!({"failover": {"enabled": kind != Kind::Place}})).await?;
     wait_whole(cluster, 3, BACK).await?;
@@ -149,7 +185,11 @@ async fn once(kind: Kind, cluster: &Cluster, faults: &mut Faults) -> Result<Run>
     let data = cluster.data_id(&old).await?;
     let node = away_from(faults.node_of(&old).await?)?;
     let ledger = Ledger::start(cluster, Options { node: Some(node), ..options() }).await?;
+    let (spent, all) = cpu_time()?;
     tokio::time::sleep(WARM).await;
+    let (spent_since, all_since) = cpu_time()?;
+    let busy = (spent_since - spent) / (all_since - all).max(1.0) * 100.0;
+    let api_write = api_write(cluster).await?;
     let server = ledger.tally().server();
     let moment = inject(kind, cluster, faults, &old).await?;
     let wall = jiff::Timestamp::now().checked_sub(moment.elapsed()).context("no clock")?;
@@ -187,11 +227,13 @@ async fn once(kind: Kind, cluster: &Cluster, faults: &mut Faults) -> Result<Run>
         back_seconds,
         cloned: cluster.data_id(&old).await? != data,
         lost: verdict.lost.len(),
+        api_write,
+        busy,
         steps,
     })
 }
 
-async fn measure(scene: &Scene, kind: Kind, cluster: &Cluster, rows: &mut Vec<Row>) -> Result<()> {
+async fn measure(scene: &Scene, kind: Kind, cluster: &Cluster, rows: &mut Vec<Row>, before: &mut Before) -> Result<()> {
     let mut faults = Faults::new(cluster);
     let mut runs: Vec<Run> = Vec::new();
     let mut result = Ok(());
@@ -230,6 +272,8 @@ async fn measure(scene: &Scene, kind: Kind, cluster: &Cluster, rows: &mut Vec<Ro
     if kind != Kind::Place {
         rows.push(Row::new(name, "s", back).note(format!("goal 10; {cloned} cloned")));
     }
+    before.api_writes.extend(runs.iter().map(|run| run.api_write));
+    before.busy.extend(runs.iter().map(|run| run.busy));
     let steps: Vec<Steps> = runs.into_iter().map(|run| run.steps).collect();
     println!("\n{}: mean milliseconds from the fault, by failover-d's log", kind.title());
     for (name, mean, count) in steps::means(&steps) {
@@ -242,6 +286,7 @@ async fn measure(scene: &Scene, kind: Kind, cluster: &Cluster, rows: &mut Vec<Ro
 async fn main() -> Result<()> {
     let kinds = kinds()?;
     let mut rows = Vec::new();
+    let mut before = Before::default();
     let mut sync = "unknown".to_owned();
     let result = run("bench-failover", async |scene| {
         let dev = scene.harness.dev.as_ref().context("this needs the development cluster: unset KUBECONFIG")?;
@@ -251,10 +296,15 @@ async fn main() -> Result<()> {
         // As many as there are runs; the window is what keeps real clusters from flapping.
         wanted.failover.max_changes = 100;
         wanted.failover.window = Duration::from_secs(60).into();
+        if let Ok(cpu) = std::env::var("CPU")
+            && let Some(requests) = wanted.resources.as_mut().and_then(|resources| resources.requests.as_mut())
+        {
+            requests.insert("cpu".to_owned(), Quantity(cpu));
+        }
         let cluster = scene.create("shop", wanted).await?;
         let mut failed = Vec::new();
         for kind in kinds {
-            if let Err(error) = measure(scene, kind, &cluster, &mut rows).await {
+            if let Err(error) = measure(scene, kind, &cluster, &mut rows, &mut before).await {
                 scene.step(&format!("FAILED: {error:#}"));
                 failed.push(format!("{error:#}"));
             }
@@ -265,6 +315,13 @@ async fn main() -> Result<()> {
         Ok(())
     })
     .await;
+    if !before.busy.is_empty() {
+        rows.push(
+            Row::new("one write to the API server, beside the writers", "ms", before.api_writes)
+                .note("to compare with"),
+        );
+        rows.push(Row::new("CPUs in use before the fault", "%", before.busy).note("to compare with"));
+    }
     println!("\nkube-proxy syncs every {sync} at most");
     report(&format!("failover-{sync}"), &rows)?;
     result?;

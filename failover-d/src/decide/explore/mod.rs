@@ -1,7 +1,7 @@
 //! The shipped [`decide`](super::decide), explored in a small world: all states within small bounds (exhaustive.rs, with
 //! stateright), random walks with seeds beyond (walks.rs), and from both, what becomes of it when the disturbances stop
 //! (calm.rs). Invariants 1 to 6 of docs/architecture.md are looked at in every state and step (rules.rs). Decisions and
-//! instances that are broken on purpose have to be caught (sabotaged.rs). What was found stands in found.rs.
+//! instances that are broken on purpose have to be caught (sabotaged.rs). What was found stands in found.rs and below it.
 //!
 //! ```text
 //! what controllers know (heard.rs) -> Observed -> decide, as it ships (mind.rs) -> a record, by compare-and-swap (steps.rs)

@@ -59,6 +59,28 @@ fn claim_is_written_with_its_election_when_the_answers_are_a_proof_by_then() {
 }
 
 #[test]
+fn election_waits_a_moment_for_whoever_may_hold_more() {
+    let mut seen = healthy(4);
+    assert_eq!((seen.record.ackers.len(), seen.record.acks_needed), (3, 2), "two of three prove it");
+    crash(&mut seen, "c-0");
+    answered(&mut seen, "c-1", 2);
+    answered(&mut seen, "c-3", 2);
+    let early = decide(&seen);
+    assert_eq!((claimed(&early).phase, early.can_wait), (OperationPhase::Promoting, true));
+    assert_eq!(early.orders, fences(2, &["c-2"]));
+    let mut claim = claimed(&early).clone();
+    (claim.phase, claim.to, claim.to_data) = (OperationPhase::Fencing, None, None);
+    let mut late = seen.clone();
+    late.record.operation = Some(claim);
+    let plan = decide(&late);
+    assert_eq!((claimed(&plan).phase, plan.can_wait), (OperationPhase::Promoting, true));
+    executed(&mut seen, "c-2", &format!("{U0}:1-9"));
+    answered(&mut seen, "c-2", 2);
+    let plan = decide(&seen);
+    assert_eq!((claimed(&plan).to.as_deref(), plan.can_wait), (Some("c-2"), false), "nobody has to be cloned over");
+}
+
+#[test]
 fn claim_is_not_put_off_when_nobody_is_left_to_answer() {
     let mut seen = healthy(3);
     crash(&mut seen, "c-0");
