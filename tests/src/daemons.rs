@@ -70,7 +70,10 @@ impl Harness {
                 let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
                 let status = deployment.status.clone().unwrap_or_default();
                 let current = status.observed_generation >= deployment.metadata.generation;
-                if !current || status.available_replicas.unwrap_or(0) < wanted || status.replicas != Some(wanted) {
+                let available = status.available_replicas.unwrap_or(0) >= wanted;
+                // At the beginning of a rollout the old ones are as many, and available.
+                let is_new = status.replicas == Some(wanted) && status.updated_replicas == Some(wanted);
+                if !current || !available || !is_new {
                     return Ok(Look::Not(format!("{daemon}: {status:?}")));
                 }
             }

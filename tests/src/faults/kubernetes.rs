@@ -93,7 +93,14 @@ impl Faults {
         api.patch(&found.name_any(), &PatchParams::default(), &Patch::Strategic(&patch))
             .await
             .context("patch a daemon")?;
-        self.harness.wait_daemons(Duration::from_secs(120)).await
+        self.harness.wait_daemons(Duration::from_secs(120)).await?;
+        // One that is on its way out still acts, as it did before.
+        until(&format!("the pods of {daemon} before to be gone"), Duration::from_secs(60), async || {
+            let pods = self.harness.daemon_pods(daemon).await?;
+            let leaving = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
+            Ok(if leaving == 0 { Look::Done(()) } else { Look::Not(format!("{leaving} of them end")) })
+        })
+        .await
     }
 
     /// Keeps new pods from a node.
