@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, info, info_span, warn};
 
 use self::connections::Stream;
-use crate::decide::{self, Name, Observed, OperationPhase, Plan, Record, Wish};
+use crate::decide::{self, Name, Observed, Operation, OperationPhase, Plan, Record, Wish};
 use crate::memory::{Memory, PodFacts};
 use crate::metrics::Metrics;
 use crate::order::{self, Orders};
@@ -245,22 +245,21 @@ impl Loop {
             }
             let begun = plan.record.as_ref().and_then(|next| next.operation.as_ref());
             if let Some(operation) = begun {
-                let timeline = self.timeline.take().filter(|timeline| timeline.is_of(operation));
-                let mut timeline = timeline.unwrap_or_else(|| Timeline::new(operation, Instant::now()));
+                let now = Instant::now();
+                let timeline = self.timeline_of(operation, now);
                 if recorded.operation.is_none() && operation.phase == OperationPhase::Promoting {
-                    timeline.note("answered", Instant::now());
+                    timeline.note("answered", now);
                 }
-                self.timeline = Some(timeline);
             }
-            let waits = self.waits(&plan);
-            if waits && !self.has_pen {
+            let puts_off = self.puts_off(&plan);
+            if puts_off && !self.has_pen {
                 return;
             }
             let operation = recorded.operation.as_ref().or(begun).map(|operation| operation.id.clone());
             for (name, order) in &plan.orders {
                 self.give(name, order.clone(), operation.clone());
             }
-            if waits {
+            if puts_off {
                 return;
             }
             let Some(next) = plan.record.clone() else { return };
@@ -271,7 +270,7 @@ impl Loop {
     }
 
     /// Whether the record is not written yet.
-    fn waits(&mut self, plan: &Plan) -> bool {
+    fn puts_off(&mut self, plan: &Plan) -> bool {
         if plan.record.is_none() {
             self.deferred = None;
             return false;
@@ -353,10 +352,13 @@ impl Loop {
     fn follow_timeline(&mut self, seen: &Observed) {
         let Some(operation) = &seen.record.operation else { return };
         let now = Instant::now();
-        let timeline = self.timeline.take().filter(|timeline| timeline.is_of(operation));
-        let mut timeline = timeline.unwrap_or_else(|| Timeline::new(operation, now));
-        timeline.look(seen, operation, now);
-        self.timeline = Some(timeline);
+        self.timeline_of(operation, now).look(seen, operation, now);
+    }
+
+    /// The timeline of this operation; it begins now unless it is known.
+    fn timeline_of(&mut self, operation: &Operation, now: Instant) -> &mut Timeline {
+        let known = self.timeline.take().filter(|timeline| timeline.is_of(operation));
+        self.timeline.insert(known.unwrap_or_else(|| Timeline::new(operation, now)))
     }
 
     /// Writes a record. `true`: it stands, and the object at hand is the new one.

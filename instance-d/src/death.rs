@@ -5,17 +5,16 @@
 //! does is watched by a pidfd of its own, and when it ends it is looked whether the whole process is ending. From then on
 //! no thread of it runs a program any more; its files and sockets stay with it until it is gone.
 //!
-//! Sources: pidfd_open(2), `PIDFD_THREAD` (Linux 6.9; older kernels refuse it, and then the end is what is waited for);
-//! proc_pid_status(5) and proc_pid_stat(5) for what an ending process looks like.
+//! Before Linux 6.9 a thread has no descriptor, and the end is what is waited for. What an ending process looks like:
+//! proc_pid_status(5) and proc_pid_stat(5).
 
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, pidfd_open};
 use tokio::sync::oneshot;
 
-use crate::nudge::PIDFD_THREAD;
+use crate::threads;
 
 /// `PF_EXITING` of the kernel's `include/linux/sched.h`.
 const PF_EXITING: u64 = 0x4;
@@ -31,7 +30,8 @@ pub async fn begins(process: i32) {
     // A thread of its own, which ends with those that it watches: nothing may keep it from telling at once.
     let watcher = std::thread::Builder::new().name("death".to_owned()).stack_size(64 << 10);
     let watched = watcher.spawn(move || {
-        let threads: Vec<OwnedFd> = lasting(process).into_iter().take(WATCHED).filter_map(open).collect();
+        let threads: Vec<OwnedFd> =
+            threads::named(process, INNODB).into_iter().take(WATCHED).filter_map(threads::open).collect();
         if one_ends(&threads) && is_ending(process) {
             // Nobody listens any more when the end was known by then.
             let _ = sender.send(());
@@ -45,12 +45,6 @@ pub async fn begins(process: i32) {
     }
 }
 
-fn open(thread: i32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(thread)?, PIDFD_THREAD)
-        .inspect_err(|error| tracing::debug!(%error, "threads cannot be watched here"))
-        .ok()
-}
-
 /// Waits until one of the threads has ended; not when there are none.
 fn one_ends(threads: &[OwnedFd]) -> bool {
     let mut watched: Vec<PollFd<'_>> = threads.iter().map(|thread| PollFd::new(thread, PollFlags::IN)).collect();
@@ -62,20 +56,6 @@ fn one_ends(threads: &[OwnedFd]) -> bool {
         }
     }
     false
-}
-
-/// Threads that are there as long as mysqld serves, oldest first. Not the first thread of the process: its descriptor tells
-/// of the end of all.
-fn lasting(process: i32) -> Vec<i32> {
-    let folder = format!("/proc/{process}/task");
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut threads: Vec<i32> = entries
-        .filter(|entry| std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with(INNODB)))
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .filter(|thread| *thread != process)
-        .collect();
-    threads.sort_unstable();
-    threads
 }
 
 /// Whether all of a process is ending: it is gone, its first thread has ended or is about to, or SIGKILL is on its way to
@@ -98,8 +78,7 @@ fn is_exiting(stat: &str) -> bool {
 
 /// From `status`: whether SIGKILL is pending, for the first thread or for all.
 fn is_killed(status: &str) -> bool {
-    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
-    masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & SIGKILL != 0)
+    ["SigPnd", "ShdPnd"].iter().filter_map(|name| threads::mask(status, name)).any(|mask| mask & SIGKILL != 0)
 }
 
 #[cfg(test)]
@@ -126,13 +105,13 @@ mod tests {
     async fn a_mysqld_that_is_killed_is_known_to_end_and_one_that_runs_is_not() {
         let mut mysqld = testkit::Mysqld::start(testkit::Options::default());
         let process = mysqld.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        assert!(lasting(process).len() >= WATCHED, "no lasting threads");
+        assert!(threads::named(process, INNODB).len() >= WATCHED, "no lasting threads");
         let early = tokio::time::timeout(std::time::Duration::from_millis(300), begins(process)).await;
         assert!(early.is_err(), "it runs");
         let told = tokio::spawn(begins(process));
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         mysqld.kill();
-        let tells = open(std::process::id().cast_signed()).is_some();
+        let tells = threads::open(std::process::id().cast_signed()).is_some();
         assert!(!tells || tokio::time::timeout(std::time::Duration::from_secs(5), told).await.is_ok());
     }
 }

@@ -26,6 +26,7 @@ mod rewind;
 mod settings;
 mod starvation;
 mod steps;
+mod threads;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -14,40 +14,30 @@
 //! thread by a descriptor of it since Linux 6.9: on an older kernel nothing is sent, and the last column holds.
 
 use std::future::Future;
-use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::threads;
 
 /// The thread that receives from the source, by the beginning of its name.
 pub const RECEIVER: &str = "rpl_rca_io";
 /// The thread that reads what replicas acknowledge.
 pub const ACKNOWLEDGEMENTS: &str = "ss_ack";
 
-/// `PIDFD_THREAD`: the descriptor stands for a thread. It has the value of `O_EXCL`.
-pub const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
 /// SIGALRM's bit in a mask.
 const SIGALRM: u64 = 1 << 13;
 /// A receiver that is connected stops within this time by itself; and pace of nudges.
 const PACE: Duration = Duration::from_millis(30);
 
-/// Interrupts the threads of a process that have this name. `true`: there was one that takes it.
+/// Interrupts the threads of a process whose name begins so. `true`: there was one that takes it.
 pub fn nudge(process: i32, name: &str) -> bool {
-    let entries = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let mut any = false;
-    for entry in entries {
-        let folder = entry.path();
-        let of_name = std::fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm.starts_with(name));
-        if !of_name || !takes_it(&folder) {
-            continue;
-        }
-        let thread = entry.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
-        any |= thread.is_some_and(|thread| {
-            let sent = pidfd_open(thread, PIDFD_THREAD).and_then(|thread| pidfd_send_signal(thread, Signal::ALARM));
-            sent.inspect_err(|error| tracing::debug!(%error, name, "a thread of mysqld cannot be signalled")).is_ok()
-        });
-    }
-    any
+    let interrupt = |thread: i32| {
+        let sent = threads::open(thread).map(|thread| pidfd_send_signal(thread, Signal::ALARM));
+        sent.is_some_and(|sent| sent.is_ok())
+    };
+    let takers = threads::named(process, name).into_iter().filter(|thread| takes_it(process, *thread));
+    takers.map(interrupt).fold(false, |any, sent| any | sent)
 }
 
 /// Waits for `stop` to end, and interrupts the receiver for as long as it has not.
@@ -63,16 +53,13 @@ pub async fn until_stopped<T>(process: i32, stop: impl Future<Output = T>) -> T 
 }
 
 /// Whether SIGALRM would do nothing but interrupt: there is a handler, and the thread does not block it.
-fn takes_it(thread: &Path) -> bool {
-    std::fs::read_to_string(thread.join("status")).is_ok_and(|status| has_handler(&status))
+fn takes_it(process: i32, thread: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).is_ok_and(|status| has_handler(&status))
 }
 
 fn has_handler(status: &str) -> bool {
-    let has = |mask: &str| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(mask))?;
-        Some(u64::from_str_radix(mask.trim(), 16).ok()? & SIGALRM != 0)
-    };
-    has("SigCgt:") == Some(true) && has("SigBlk:") == Some(false)
+    let has = |name: &str| threads::mask(status, name).map(|mask| mask & SIGALRM != 0);
+    has("SigCgt") == Some(true) && has("SigBlk") == Some(false)
 }
 
 #[cfg(test)]
@@ -92,10 +79,9 @@ mod tests {
     fn mysqld_has_a_handler_that_does_nothing() {
         let mysqld = testkit::Mysqld::start(testkit::Options::default());
         let process = mysqld.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        assert!(takes_it(Path::new(&format!("/proc/{process}"))));
+        assert!(takes_it(process, process));
         // A kernel that cannot tell threads by descriptors nudges nobody.
-        let can =
-            Pid::from_raw(std::process::id().cast_signed()).is_some_and(|own| pidfd_open(own, PIDFD_THREAD).is_ok());
+        let can = threads::open(std::process::id().cast_signed()).is_some();
         assert_eq!(nudge(process, "ib_log_writer"), can);
         assert!(!nudge(process, "no such thread"));
     }

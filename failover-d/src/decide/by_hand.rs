@@ -7,8 +7,8 @@ use common::gtid::GtidSet;
 use common::instance::{DemoteOrder, FenceOrder, InstanceState, Phase, Role};
 
 use super::{
-    Blocked, Kind, Loss, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, claim, next_epoch,
-    operation_id,
+    Blocked, Kind, Loss, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, claim, failover,
+    next_epoch, operation_id,
 };
 
 /// Budget of `super_read_only=ON` on a primary that is fenced by hand, before its mysqld is killed.
@@ -117,14 +117,7 @@ pub fn accept(seen: &Observed, operation: &Operation) -> Plan {
     }
     let loss = Loss { epoch: seen.record.epoch, kept: (*to).clone(), known_lost: known.subtract(kept) };
     let ackers: BTreeSet<Name> = held.iter().map(|(name, _)| (*name).clone()).filter(|name| name != *to).collect();
-    let advanced = Operation {
-        to: Some((*to).clone()),
-        to_data: seen.data_of(to),
-        phase: OperationPhase::Promoting,
-        acks_needed: super::acks_wanted(seen.wish.instances, ackers.len()),
-        ackers,
-        ..operation.clone()
-    };
+    let advanced = failover::promoting(seen, operation, to, ackers);
     let why = format!("a person accepted the loss; {to} is kept, known to be lost: {}", shown(&loss.known_lost));
     let mut losses = seen.record.losses.clone();
     losses.push(loss);

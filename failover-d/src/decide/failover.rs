@@ -1,6 +1,7 @@
 //! The primary is gone: knowing it, and putting another in its place with proof.
 
 use common::instance::{DemoteOrder, Epoch, FenceOrder, InstanceState, Phase, ReceiverState, Role};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::names::ANNOTATION_ACCEPT_LOSS;
@@ -198,8 +199,8 @@ fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
     if let Some(record) = &mut plan.record {
         record.unproven = unproven;
     }
-    // One epoch that is higher, for what somebody has promised, or for an operation that may yet succeed, has to stand first:
-    // were it lost, its promises would stand above those of whoever else claims meanwhile.
+    // A higher epoch, for what somebody has promised, or for an operation that may yet succeed, has to stand first: were its
+    // claim lost, its promises would stand above those of whoever else claims meanwhile.
     let is_next = seen.record.operation.is_none() && epoch == seen.record.epoch + 1;
     if is_dead(seen, gone) && is_next { fence_first(seen, &operation, plan) } else { plan }
 }
@@ -231,13 +232,6 @@ fn fence_first(seen: &Observed, operation: &Operation, claim: Plan) -> Plan {
     }
 }
 
-/// The fence orders of a failover that have not been answered yet.
-fn unanswered_fences(seen: &Observed, operation: &Operation) -> Vec<(Name, Order)> {
-    let mut orders = fences(seen, operation.from.as_ref(), operation.epoch);
-    orders.retain(|(name, _)| is_unanswered(seen, operation.epoch, name));
-    orders
-}
-
 /// The order to close, for the instance that failed, unless it has answered.
 fn unanswered_demotion(seen: &Observed, operation: &Operation) -> Option<(Name, Order)> {
     let from = operation.from.as_ref().filter(|from| is_unanswered(seen, operation.epoch, from))?;
@@ -246,12 +240,14 @@ fn unanswered_demotion(seen: &Observed, operation: &Operation) -> Option<(Name, 
     Some((from.clone(), Order::Demote(DemoteOrder { epoch: operation.epoch, budget_ms, kill: true })))
 }
 
-/// Fence orders for all that run, or can be started, but one.
-fn fences(seen: &Observed, gone: Option<&Name>, epoch: Epoch) -> Vec<(Name, Order)> {
+/// Fence orders of a failover, for all that run, or can be started, and have not answered.
+fn unanswered_fences(seen: &Observed, operation: &Operation) -> Vec<(Name, Order)> {
+    let epoch = operation.epoch;
     let able = |instance: &Instance| matches!(instance.phase(&seen.wish), Some(Phase::Running | Phase::Crashed));
     seen.instances
         .iter()
-        .filter(|(name, instance)| Some(*name) != gone && !instance.refused && able(instance))
+        .filter(|(name, instance)| operation.from.as_ref() != Some(*name) && !instance.refused && able(instance))
+        .filter(|(name, _)| is_unanswered(seen, epoch, name))
         .map(|(name, _)| (name.clone(), Order::Fence(FenceOrder { epoch, start: false })))
         .collect()
 }
@@ -264,6 +260,18 @@ fn is_unanswered(seen: &Observed, epoch: Epoch, name: &Name) -> bool {
     }
 }
 
+/// An operation that has its candidate.
+pub fn promoting(seen: &Observed, operation: &Operation, to: &Name, ackers: BTreeSet<Name>) -> Operation {
+    Operation {
+        to: Some(to.clone()),
+        to_data: seen.data_of(to),
+        phase: OperationPhase::Promoting,
+        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
+        ackers,
+        ..operation.clone()
+    }
+}
+
 /// Records the candidate of a failover, in `record`.
 fn elect(seen: &Observed, record: &Record, operation: &Operation, to: &Name) -> Plan {
     let mut ackers = operation.ackers.clone();
@@ -272,14 +280,7 @@ fn elect(seen: &Observed, record: &Record, operation: &Operation, to: &Name) -> 
         // The old primary is the only one left to acknowledge: writes wait for it.
         ackers.extend(operation.from.clone().filter(|from| from != to));
     }
-    let advanced = Operation {
-        to: Some(to.clone()),
-        to_data: seen.data_of(to),
-        phase: OperationPhase::Promoting,
-        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
-        ackers,
-        ..operation.clone()
-    };
+    let advanced = promoting(seen, operation, to, ackers);
     let record = Record { operation: Some(advanced), ..record.clone() };
     Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
 }
@@ -323,21 +324,9 @@ fn silent_witness(seen: &Observed, reign: &Reign) -> Option<Name> {
 
 /// The instance that failed is started in place: it opens when enough of its ackers hold what it has.
 fn go_back(seen: &Observed, operation: &Operation) -> Plan {
-    let to = operation.from.clone();
-    let mut ackers = operation.ackers.clone();
-    if let Some(to) = &to {
-        ackers.remove(to);
-    }
-    let advanced = Operation {
-        to_data: to.as_ref().and_then(|to| seen.data_of(to)),
-        to,
-        phase: OperationPhase::Promoting,
-        acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
-        ackers,
-        ..operation.clone()
-    };
+    let Some(from) = &operation.from else { return Plan::default() };
     let why = "no proof without the instance that failed; it is started again in place".to_owned();
-    Plan { record: Some(Record { operation: Some(advanced), ..seen.record.clone() }), why, ..Plan::default() }
+    Plan { why, ..elect(seen, &seen.record, operation, from) }
 }
 
 /// What a person can do when the proof is gone for good.

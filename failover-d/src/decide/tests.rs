@@ -8,12 +8,17 @@ use common::instance::{FollowOrder, Phase, ReceiverState, Role};
 use super::fixture::{fresh, healthy, heard, newborn, replica};
 use super::*;
 
+mod ahead;
 mod bootstrap;
 mod lost;
 mod switchover;
 
 fn set(seen: &mut Observed, name: &str, change: impl FnOnce(&mut common::instance::InstanceState)) {
     change(seen.instances.get_mut(name).unwrap().state.as_mut().unwrap());
+}
+
+fn crash(seen: &mut Observed, name: &str) {
+    set(seen, name, |state| (state.phase, state.mysqld) = (Phase::Crashed, None));
 }
 
 fn gtids(text: &str) -> common::gtid::GtidSet {

@@ -36,8 +36,10 @@ const BLOCKS_APPLIER: &str = "SELECT DISTINCT holder.PROCESSLIST_ID \
         AND holder.TYPE='FOREGROUND' AND holder.PROCESSLIST_ID IS NOT NULL";
 /// Sessions that wait for an acknowledgement, and commits that were acknowledged.
 const WAITING_AND_ACKNOWLEDGED: &str = "SELECT \
-    (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_wait_sessions')+0, \
-    (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME='Rpl_semi_sync_source_yes_tx')+0";
+    CAST(MAX(IF(VARIABLE_NAME='Rpl_semi_sync_source_wait_sessions', VARIABLE_VALUE, NULL)) AS UNSIGNED), \
+    CAST(MAX(IF(VARIABLE_NAME='Rpl_semi_sync_source_yes_tx', VARIABLE_VALUE, NULL)) AS UNSIGNED) \
+    FROM performance_schema.global_status \
+    WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_source_yes_tx')";
 /// So long after the opening the first acknowledgement is looked for.
 const FIRST: Duration = Duration::from_secs(2);
 /// Pace of looking for it.
@@ -167,18 +169,21 @@ async fn hear_the_first(instance: Arc<Instance>) {
     let heard = async {
         let process = instance.child().ok_or(Error::NotRunning)?.pid();
         let mut session = instance.another_session().await?;
-        let mut before = None;
+        let mut known = None;
+        let mut waited = false;
         while begun.elapsed() < FIRST && instance.look(|facts| facts.opened) {
-            let now: Option<(u64, u64)> = session.first(WAITING_AND_ACKNOWLEDGED, STATEMENT).await?;
-            let Some((waiting, acknowledged)) = now else { break };
-            let (waited, known) = *before.get_or_insert((0, acknowledged));
-            if acknowledged != known {
+            let Some((waiting, acknowledged)) =
+                session.first::<(u64, u64)>(WAITING_AND_ACKNOWLEDGED, STATEMENT).await?
+            else {
+                break;
+            };
+            if acknowledged != *known.get_or_insert(acknowledged) {
                 break;
             }
-            if waiting > 0 && waited > 0 && nudge::nudge(process, nudge::ACKNOWLEDGEMENTS) {
+            if waiting > 0 && waited && nudge::nudge(process, nudge::ACKNOWLEDGEMENTS) {
                 tracing::debug!(waiting, "nudged who reads acknowledgements");
             }
-            before = Some((waiting, known));
+            waited = waiting > 0;
             tokio::time::sleep(FIRST_LOOK).await;
         }
         Ok::<_, Error>(())

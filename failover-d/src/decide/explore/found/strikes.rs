@@ -9,6 +9,23 @@ fn acks_of(plan: &Plan) -> Option<common::instance::AcksOrder> {
     })
 }
 
+/// The strike of c-1 is recorded (epoch 5), and the primary has carried it out.
+fn struck() -> Observed {
+    let mut seen = healthy(3);
+    seen.record.epoch = 5;
+    seen.record.ackers.remove("c-1");
+    set(&mut seen, "c-0", |state| {
+        state.promised = 5;
+        state.role = primary(1, &[1]);
+    });
+    seen
+}
+
+fn assert_stays_locked_out(seen: &Observed) {
+    let unlocked = acks_of(&decide(seen)).is_some_and(|order| !order.struck.contains(&1));
+    assert!(!unlocked, "{:?}", decide(seen).orders);
+}
+
 /// A controller that has not heard the primary for a minute, while the replicas do: what it last heard is of a time when
 /// the primary waited for 2. Since then three ackers were struck (it waited for 1) and came back (recorded again).
 #[test]
@@ -86,13 +103,7 @@ fn struck_acker_stays_locked_out_when_the_primarys_state_is_older_than_the_strik
 /// 2 to follow and acknowledge is still held by a controller that was paused.
 #[test]
 fn struck_acker_stays_locked_out_until_it_has_promised_the_recorded_epoch() {
-    let mut seen = healthy(3);
-    seen.record.epoch = 5;
-    seen.record.ackers.remove("c-1");
-    set(&mut seen, "c-0", |state| {
-        state.promised = 5;
-        state.role = primary(1, &[1]);
-    });
+    let mut seen = struck();
     set(&mut seen, "c-1", |state| {
         *state = fresh("c-1");
         state.promised = 2;
@@ -101,8 +112,7 @@ fn struck_acker_stays_locked_out_until_it_has_promised_the_recorded_epoch() {
     });
     let ask = Ask { kind: OrderKind::Follow, epoch: 2, role: follower(true) };
     assert_eq!(obeys("c-1", 2, &Role::Fenced, OrderKind::Fence, &ask), None, "the old order is obeyed");
-    let unlocked = acks_of(&decide(&seen)).is_some_and(|order| !order.struck.contains(&1));
-    assert!(!unlocked, "{:?}", decide(&seen).orders);
+    assert_stays_locked_out(&seen);
 }
 
 /// c-1 was frozen and is struck (epoch 5). It has promised not to acknowledge any more, and its mysqld has not done
@@ -110,13 +120,7 @@ fn struck_acker_stays_locked_out_until_it_has_promised_the_recorded_epoch() {
 /// primary counts it, and nobody has recorded it.
 #[test]
 fn struck_acker_stays_locked_out_until_it_has_done_what_it_promised() {
-    let mut seen = healthy(3);
-    seen.record.epoch = 5;
-    seen.record.ackers.remove("c-1");
-    set(&mut seen, "c-0", |state| {
-        state.promised = 5;
-        state.role = primary(1, &[1]);
-    });
+    let mut seen = struck();
     set(&mut seen, "c-1", |state| {
         state.promised = 5;
         state.role = follower(false);
@@ -125,6 +129,5 @@ fn struck_acker_stays_locked_out_until_it_has_done_what_it_promised() {
         replication.receiver = common::instance::ReceiverState::Connecting;
         replication.acknowledges = false;
     });
-    let unlocked = acks_of(&decide(&seen)).is_some_and(|order| !order.struck.contains(&1));
-    assert!(!unlocked, "{:?}", decide(&seen).orders);
+    assert_stays_locked_out(&seen);
 }
