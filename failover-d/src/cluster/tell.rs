@@ -29,6 +29,7 @@ impl Loop {
                 epoch = operation.epoch,
                 from = operation.from,
                 to = operation.to,
+                phase = ?operation.phase,
                 reason = plan.why,
                 "operation claimed"
             );
@@ -58,8 +59,8 @@ impl Loop {
             let message = format!("{}: {}", operation.id, plan.why);
             self.tell("failover.loss-accepted", EventType::Warning, "LossAccepted", &message, data);
         }
-        if next.operation.is_some() {
-            info!(operation = operation.id, epoch = operation.epoch, reason = plan.why, "operation advanced");
+        if let Some(advanced) = &next.operation {
+            info!(operation = operation.id, epoch = operation.epoch, phase = ?advanced.phase, reason = plan.why, "operation advanced");
             return;
         }
         let seconds = elapsed.as_secs_f64();

@@ -207,7 +207,8 @@ async fn one_failover_has_one_id_in_logs_events_nats_and_metrics() -> Result<()>
             of.flat_map(|(_, text)| text.lines()).any(|line| line.contains(what) && line.contains(&format!("\"{id}\"")))
         };
         let daemons = scene.harness.logs(OPERATOR_NAMESPACE).await?;
-        for what in ["operation claimed", "order obeyed", "operation advanced", "operation ended"] {
+        // The election is written with the claim where the fences had answered by then.
+        for what in ["operation claimed", "order obeyed", "\"phase\":\"Promoting\"", "operation ended"] {
             ensure!(said(&daemons, daemon::FAILOVER_D, what), "no line {what:?} of {id} in the logs of failover-d");
         }
         let instances = scene.harness.logs(&shop.namespace).await?;
