@@ -392,7 +392,9 @@ pub struct DemoteOrder {
     pub epoch: Epoch,
     /// Longest wait for `super_read_only=ON`.
     pub budget_ms: u64,
-    /// `true`: kill mysqld when the budget runs out. `false` (a switchover): give up, writes go on, answer `Busy`.
+    /// `true`: kill mysqld when the budget runs out. `false` (a switchover): give up, writes go on, answer
+    /// `Declined`, and the same to every demotion of this epoch from then on: a successor is promoted on the answer to this
+    /// order, and a switchover is undone on it, so there is one answer.
     pub kill: bool,
 }
 
@@ -457,6 +459,9 @@ pub enum RefusalCode {
     NoData,
     /// Another order is being carried out, or the step did not finish in its time; try again.
     Busy,
+    /// The primary could not stop taking writes in time, and goes on. In this epoch that is its answer for good, to
+    /// whoever asks.
+    Declined,
     /// The step failed; `message` says how.
     Failed,
     /// The caller's certificate does not allow this order.

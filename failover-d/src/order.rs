@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use common::client::{Error, InstanceClient};
 use common::failpoint;
-use common::instance::{InstanceState, Phase};
+use common::instance::{InstanceState, Phase, RefusalCode};
 use tokio::sync::mpsc;
 use tracing::{Instrument, info, warn};
 
@@ -154,7 +154,9 @@ pub fn outcome(order: &Order, result: &Result<InstanceState, Error>) -> Option<A
         // The order starts it: asked again, it will say what it holds.
         Ok(state) if matches!(state.phase, Phase::Starting | Phase::Rewinding) => return None,
         Ok(_) => Outcome::Dead,
-        Err(Error::Refused(refusal)) if demotes_gently => Outcome::Refused(refusal.message.clone()),
+        Err(Error::Refused(refusal)) if demotes_gently && refusal.code == RefusalCode::Declined => {
+            Outcome::Declined(refusal.message.clone())
+        }
         Err(_) => return None,
     };
     Some(Answer { epoch: epoch(order), outcome })

@@ -75,6 +75,7 @@ pub fn read(cluster: &MySQLCluster) -> Record {
             phase: match operation.phase {
                 StatusPhase::Fencing => OperationPhase::Fencing,
                 StatusPhase::Demoting => OperationPhase::Demoting,
+                StatusPhase::HandingOver => OperationPhase::HandingOver,
                 StatusPhase::Promoting => OperationPhase::Promoting,
                 StatusPhase::Striking => OperationPhase::Striking,
             },
@@ -124,6 +125,7 @@ fn to_status(record: &Record, before: Option<&MySQLClusterStatus>, holder: &str)
                 phase: match operation.phase {
                     OperationPhase::Fencing => StatusPhase::Fencing,
                     OperationPhase::Demoting => StatusPhase::Demoting,
+                    OperationPhase::HandingOver => StatusPhase::HandingOver,
                     OperationPhase::Promoting => StatusPhase::Promoting,
                     OperationPhase::Striking => StatusPhase::Striking,
                 },

@@ -49,10 +49,12 @@ impl Timeline {
         if answered && operation.phase != OperationPhase::Promoting {
             self.note("answered", now);
         }
-        if operation.phase != OperationPhase::Promoting {
+        if !operation.may_have_promoted() {
             return;
         }
-        self.note("elected", now);
+        if operation.phase == OperationPhase::Promoting {
+            self.note("elected", now);
+        }
         let candidate = operation.to.as_ref().and_then(|to| seen.instances.get(to));
         let open = candidate.is_some_and(|candidate| {
             candidate.serves_as_primary()

@@ -233,6 +233,7 @@ fn refused(refusal: &Refusal) -> Response {
         | RefusalCode::HoldsData
         | RefusalCode::NoData
         | RefusalCode::Busy
+        | RefusalCode::Declined
         | RefusalCode::Failed => StatusCode::CONFLICT,
     };
     json(status, refusal)

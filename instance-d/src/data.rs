@@ -39,7 +39,7 @@ pub struct Promise {
     pub epoch: Epoch,
     /// What the last obeyed order made of the instance.
     pub role: Role,
-    /// Which order that was.
+    /// Which order that was; none of a primary: it declined a demotion of this epoch.
     pub order: Option<OrderKind>,
     /// The data may hold transactions that nobody acknowledged: a primary's binlog whose tail was never proven.
     pub tail_unproven: bool,

@@ -90,6 +90,9 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
     if ask.epoch > standing.epoch {
         return Verdict::Obey;
     }
+    if ask.kind == OrderKind::Demote && primary && standing.order.is_none() {
+        return refuse(RefusalCode::Declined, format!("the demotion of epoch {} was given up", ask.epoch));
+    }
     let agrees = match (ask.kind, standing.role) {
         // Nothing contradictory was obeyed in this epoch yet, or an election is continued; or the primary of this
         // epoch is asked again: to open when its tail is proven, or to what it is already.
@@ -102,7 +105,7 @@ pub fn accept(standing: &Standing<'_>, ask: &Ask) -> Verdict {
         (OrderKind::Acks, Role::Primary { acks_needed, .. }) => {
             matches!(&ask.role, Role::Primary { acks_needed: asked, .. } if asked >= acks_needed)
         }
-        // A demotion that ran out of its budget, or was cut short, is asked for again or gone on with.
+        // A demotion that was cut short is asked for again or gone on with.
         (OrderKind::Demote | OrderKind::Fence | OrderKind::Follow, Role::Primary { .. }) => {
             standing.order == Some(OrderKind::Demote)
         }
@@ -207,6 +210,9 @@ mod tests {
             (primary(1), Some(Promote), Fence, Role::Fenced, conflict),
             (primary(1), Some(Promote), Demote, Role::Fenced, conflict),
             (primary(1), Some(Demote), Demote, Role::Fenced, None),
+            (primary(1), None, Demote, Role::Fenced, Some(RefusalCode::Declined)),
+            (primary(1), None, Fence, Role::Fenced, conflict),
+            (primary(1), None, Follow, replica("db-1", true), conflict),
             (primary(1), Some(Demote), Promote, primary(1), None),
             (primary(1), Some(Demote), Follow, replica("db-1", true), None),
             (primary(1), Some(Demote), Fence, Role::Fenced, None),

@@ -116,11 +116,16 @@ async fn demotion_without_ackers_never_answers_ok() {
 
     // A switchover gives up: writes go on.
     let answer = scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 700, kill: false }, CALL).await;
-    assert_eq!(refused(answer).0, RefusalCode::Busy);
+    assert_eq!(refused(answer).0, RefusalCode::Declined);
     assert_eq!(scene.value(0, "SELECT @@super_read_only + @@read_only").await, "0");
     let state = scene.failover(0).state(CALL).await.unwrap();
     assert!(state.in_force && matches!(state.role, Role::Primary { .. }) && state.promised == 2);
     assert!(!waiter.is_finished());
+    for kill in [false, true] {
+        let again = scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 700, kill }, CALL).await;
+        assert_eq!(refused(again).0, RefusalCode::Declined, "the answer of an epoch is given once");
+    }
+    assert_eq!(scene.value(0, "SELECT @@super_read_only + @@read_only").await, "0");
 
     // A failover kills: the writer sees its connection die, and no OK.
     let state = scene.failover(0).demote(&DemoteOrder { epoch: 3, budget_ms: 700, kill: true }, CALL).await.unwrap();

@@ -256,8 +256,10 @@ pub enum OperationKind {
 pub enum OperationPhase {
     /// Failover: replicas promise the epoch and stop receiving, until the proof is complete.
     Fencing,
-    /// Switchover: the old primary stops taking writes, and the candidate catches up.
+    /// Fence: the primary stops taking writes.
     Demoting,
+    /// Switchover: the old primary stops taking writes, and the candidate opens on its word that it has.
+    HandingOver,
     /// The candidate is recorded; it applies what it received, opens, and the primary Service is pointed at it.
     Promoting,
     /// Reconfigure: the acker is locked out.

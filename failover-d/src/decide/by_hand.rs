@@ -88,7 +88,7 @@ pub fn accept(seen: &Observed, operation: &Operation) -> Plan {
         .filter(|(_, answer)| answer.epoch == operation.epoch)
         .filter_map(|(name, answer)| match &answer.outcome {
             Outcome::Held(state) => Some((name, &state.mysqld.as_ref()?.received)),
-            Outcome::Dead | Outcome::Refused(_) => None,
+            Outcome::Dead | Outcome::Declined(_) => None,
         })
         .collect();
     let waiting = |reason, message: String| Plan { blocked: Some(Blocked { reason, message }), ..Plan::default() };

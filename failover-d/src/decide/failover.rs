@@ -32,7 +32,7 @@ fn is_dead(seen: &Observed, name: &Name) -> bool {
 }
 
 /// How it is known that the primary is gone.
-fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
+pub fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     let Some(instance) = seen.instances.get(primary) else {
         return Some(format!("{primary} has no pod"));
     };
@@ -42,9 +42,11 @@ fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     if instance.refused {
         return Some(format!("{primary} refuses connections: its processes are gone"));
     }
-    let promoting = seen.record.operation.as_ref().is_some_and(|operation| {
-        operation.phase == OperationPhase::Promoting && operation.to.as_ref() == Some(primary)
-    });
+    let promoting = seen
+        .record
+        .operation
+        .as_ref()
+        .is_some_and(|operation| operation.may_have_promoted() && operation.to.as_ref() == Some(primary));
     let state = instance.state.as_ref()?;
     if instance.fresh(&seen.wish) {
         let hang_after = u64::try_from(seen.wish.hang_after.as_millis()).unwrap_or(u64::MAX);
@@ -160,9 +162,9 @@ fn pending(seen: &Observed) -> Vec<Reign> {
     reigns
 }
 
-/// The reign that an operation may have begun: its candidate is recorded, so it may have been promoted.
+/// The reign that an operation may have begun.
 fn begun(operation: &Operation) -> Option<Reign> {
-    let to = operation.to.as_ref().filter(|_| operation.phase == OperationPhase::Promoting)?;
+    let to = operation.to.as_ref().filter(|_| operation.may_have_promoted())?;
     Some(Reign {
         primary: to.clone(),
         primary_data: operation.to_data.clone(),
@@ -171,7 +173,9 @@ fn begun(operation: &Operation) -> Option<Reign> {
     })
 }
 
-fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
+/// A failover from `gone`, which takes the place of the operation under way. It proves what was acknowledged before, and in a
+/// reign that this operation may have begun.
+pub fn begin(seen: &Observed, gone: &Name, why: String) -> Plan {
     let epoch = epoch_of_next(seen);
     let mut ackers = seen.record.ackers.clone();
     let mut unproven = seen.record.unproven.clone();
@@ -283,12 +287,6 @@ fn elect(seen: &Observed, record: &Record, operation: &Operation, to: &Name) -> 
     let advanced = promoting(seen, operation, to, ackers);
     let record = Record { operation: Some(advanced), ..record.clone() };
     Plan { record: Some(record), why: format!("{to} holds every acknowledged transaction"), ..Plan::default() }
-}
-
-/// An operation that cannot go on gives way to a failover: `gone` is the primary as long as nobody may have been
-/// promoted, afterwards the candidate.
-pub fn supersede(seen: &Observed, gone: Option<&Name>) -> Option<Plan> {
-    start(seen, gone?).filter(|plan| plan.record.is_some())
 }
 
 /// Whether nothing is left but the instance that failed: it is here, down, and holds all that it acknowledged.

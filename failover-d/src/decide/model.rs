@@ -84,6 +84,13 @@ pub struct Loss {
     pub known_lost: GtidSet,
 }
 
+impl Operation {
+    /// Whether the candidate may have been promoted, by whoever.
+    pub fn may_have_promoted(&self) -> bool {
+        matches!(self.phase, OperationPhase::HandingOver | OperationPhase::Promoting)
+    }
+}
+
 impl Record {
     /// The reign of the recorded primary, if there is one.
     pub fn reign(&self) -> Option<Reign> {
@@ -162,8 +169,10 @@ pub enum Kind {
 pub enum OperationPhase {
     /// Failover: collecting promises and received sets.
     Fencing,
-    /// Switchover: the old primary stops taking writes.
+    /// Fence: the primary stops taking writes.
     Demoting,
+    /// Switchover: the old primary stops taking writes, and the candidate may be promoted on its word that it has.
+    HandingOver,
     /// The candidate is recorded and may be promoted.
     Promoting,
     /// Reconfigure: the acker is locked out.
@@ -377,8 +386,8 @@ pub enum Outcome {
     Held(Box<InstanceState>),
     /// mysqld was killed, or has no data to speak for: fenced, without a say.
     Dead,
-    /// Refused or not finished in time.
-    Refused(String),
+    /// The primary did not close in time, takes writes, and will not be demoted in this epoch, whoever asks.
+    Declined(String),
 }
 
 /// An order to one instance.

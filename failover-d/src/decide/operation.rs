@@ -7,15 +7,15 @@ use common::gtid::GtidSet;
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
-    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, STRIKE_AFTER,
-    by_hand, failover, next_epoch, proof, steady,
+    Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, STRIKE_AFTER, by_hand,
+    failover, next_epoch, proof, steady,
 };
 
 /// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
 const DEMOTE_BUDGET: Duration = Duration::from_millis(1500);
 /// Longest preparation of a switchover, before writes are paused; then it goes on with what is ready.
 const PREPARE_BUDGET: Duration = Duration::from_secs(2);
-/// After this long a switchover whose candidate does not catch up is undone.
+/// After this long a switchover whose candidate does not catch up, or whose primary does not answer, gives way to a failover.
 const CATCH_UP_BUDGET: Duration = Duration::from_secs(6);
 /// An instance that is down is started when the candidate has opened, or after this long: the start of a mysqld takes what
 /// the candidate, and its clients, may need on the same machine.
@@ -31,8 +31,8 @@ const STRIKE_BUDGET: Duration = Duration::from_secs(30);
 pub fn carry_on(seen: &Observed, operation: &Operation) -> Plan {
     match operation.phase {
         OperationPhase::Fencing => failover::fencing(seen, operation),
-        OperationPhase::Demoting if operation.kind == Kind::Fence => by_hand::closing(seen, operation),
-        OperationPhase::Demoting => demoting(seen, operation),
+        OperationPhase::Demoting => by_hand::closing(seen, operation),
+        OperationPhase::HandingOver => handing_over(seen, operation),
         OperationPhase::Promoting => promoting(seen, operation),
         OperationPhase::Striking => striking(seen, operation),
     }
@@ -49,55 +49,73 @@ fn undo(seen: &Observed, why: String) -> Plan {
     Plan { record: Some(record), why, undone: true, ..Plan::default() }
 }
 
-fn demoting(seen: &Observed, operation: &Operation) -> Plan {
+/// From its claim on a switchover waits for one word, the old primary's: closed, and that is what it holds; or not closed, and
+/// not in this epoch any more. It says the same to whoever asks, so nothing has to be recorded between that and the promotion,
+/// and what cannot be ended by it gives way to a failover, which proves who holds what.
+fn handing_over(seen: &Observed, operation: &Operation) -> Plan {
     let (Some(from), Some(to)) = (&operation.from, &operation.to) else {
         return undo(seen, "the operation names no instances".into());
     };
-    if let Some(plan) = failover::supersede(seen, operation.from.as_ref()) {
-        return plan;
+    if is_promoted(seen, operation, to) {
+        return promoting(seen, operation);
+    }
+    // From the old primary, whoever is lost: that the candidate holds everything is not known yet.
+    let give_way = |why: String| Plan { undone: true, ..failover::begin(seen, from, why) };
+    if let Some(why) = failover::evidence(seen, to) {
+        return give_way(why);
+    }
+    if is_handed_over(seen, operation, from, to) {
+        return promoting(seen, operation);
+    }
+    if let Some(why) = failover::evidence(seen, from) {
+        return give_way(why);
     }
     let answer = seen.answers.get(from).filter(|answer| answer.epoch == operation.epoch);
-    if answer.is_none() && seen.operation_age < PREPARE_BUDGET {
-        let orders = prepare(seen, operation, from, to);
-        if !orders.is_empty() {
-            return Plan { orders, ..Plan::default() };
-        }
-    }
+    let is_over = seen.operation_age > CATCH_UP_BUDGET;
     match answer.map(|answer| &answer.outcome) {
-        None if seen.operation_age > CATCH_UP_BUDGET => {
-            undo(seen, format!("{from} did not answer the order to demote"))
-        }
-        None => Plan {
-            orders: vec![(
-                from.clone(),
-                Order::Demote(DemoteOrder {
-                    epoch: operation.epoch,
-                    budget_ms: u64::try_from(DEMOTE_BUDGET.as_millis()).unwrap_or(u64::MAX),
-                    kill: false,
-                }),
-            )],
-            ..Plan::default()
-        },
-        Some(Outcome::Refused(message)) => undo(seen, format!("{from} cannot be demoted in time: {message}")),
-        Some(Outcome::Dead) => undo(seen, format!("{from} died while it was demoted")),
-        Some(Outcome::Held(state)) => {
-            let Some(executed) = state.mysqld.as_ref().map(|mysqld| &mysqld.executed) else {
-                return undo(seen, format!("{from} did not say what it has executed"));
-            };
-            let has_all =
-                seen.instances.get(to).and_then(Instance::received).is_some_and(|set| executed.is_subset(set));
-            if has_all {
-                let advanced = Operation { phase: OperationPhase::Promoting, ..operation.clone() };
-                let record = Record { operation: Some(advanced), ..seen.record.clone() };
-                let why = format!("{to} holds everything that {from} has committed");
-                return Plan { record: Some(record), why, ..Plan::default() };
+        None if is_over => give_way(format!("{from} did not answer the order to demote")),
+        None => {
+            let mut orders = Vec::new();
+            if seen.operation_age < PREPARE_BUDGET {
+                orders = prepare(seen, operation, from, to);
             }
-            if seen.operation_age > CATCH_UP_BUDGET {
-                return undo(seen, format!("{to} did not catch up within {CATCH_UP_BUDGET:?}"));
+            if orders.is_empty() {
+                let budget_ms = u64::try_from(DEMOTE_BUDGET.as_millis()).unwrap_or(u64::MAX);
+                let order = DemoteOrder { epoch: operation.epoch, budget_ms, kill: false };
+                orders.push((from.clone(), Order::Demote(order)));
             }
-            Plan { orders: vec![(to.clone(), Order::Look)], ..Plan::default() }
+            Plan { orders, ..Plan::default() }
         }
+        Some(Outcome::Declined(message)) => undo(seen, format!("{from} cannot be demoted in time: {message}")),
+        Some(Outcome::Dead) => give_way(format!("{from} died while it was demoted")),
+        Some(Outcome::Held(_)) if is_over => give_way(format!("{to} did not catch up within {CATCH_UP_BUDGET:?}")),
+        Some(Outcome::Held(_)) => Plan { orders: vec![(to.clone(), Order::Look)], ..Plan::default() },
     }
+}
+
+/// The old primary has closed, and the candidate holds all that it has executed. Who is told to follow the candidate was closed
+/// before, to whoever told it.
+fn is_handed_over(seen: &Observed, operation: &Operation, from: &Name, to: &Name) -> bool {
+    if seen.instances.get(from).is_some_and(|it| it.is_told_to_follow(to, operation.epoch)) {
+        return true;
+    }
+    let Some(Outcome::Held(state)) =
+        seen.answers.get(from).filter(|answer| answer.epoch == operation.epoch).map(|answer| &answer.outcome)
+    else {
+        return false;
+    };
+    let received = seen.instances.get(to).and_then(Instance::received);
+    state.mysqld.as_ref().zip(received).is_some_and(|(mysqld, received)| mysqld.executed.is_subset(received))
+}
+
+/// The candidate takes writes in the epoch of the operation, and waits for as many acknowledgements as are recorded.
+fn is_promoted(seen: &Observed, operation: &Operation, to: &Name) -> bool {
+    let Some(instance) = seen.instances.get(to) else { return false };
+    let promoted = instance.state.as_ref().is_some_and(|state| {
+        state.promised == operation.epoch
+            && matches!(state.role, Role::Primary { acks_needed, .. } if acks_needed >= operation.acks_needed)
+    });
+    promoted && instance.serves_as_primary()
 }
 
 /// Before writes are paused, every replica that the old primary does not need for acknowledgements is sent to the
@@ -142,11 +160,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     let Some(instance) = seen.instances.get(to) else {
         return blocked("CandidateGone", format!("{to} was chosen and is not there; waiting for its pod"));
     };
-    let promoted = instance.state.as_ref().is_some_and(|state| {
-        state.promised == operation.epoch
-            && matches!(state.role, Role::Primary { acks_needed, .. } if acks_needed >= operation.acks_needed)
-    });
-    if promoted && instance.serves_as_primary() {
+    if is_promoted(seen, operation, to) {
         // What was acknowledged before may so far be on the new primary alone: until enough of its ackers hold it, an
         // election has to prove the reigns before, too.
         let holders = instance.committing().map_or(0, |set| proof::holders(seen, &operation.ackers, &set).count());
@@ -229,7 +243,10 @@ pub fn follow_orders(seen: &Observed, epoch: u64, source: &Name, ackers: &BTreeS
 
 fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) -> FollowOrder {
     let source_host = seen.instances.get(source).map(|instance| instance.host.clone()).unwrap_or_default();
-    let ahead = seen.record.operation.as_ref().is_some_and(|operation| operation.phase == OperationPhase::Demoting);
+    let ahead = seen.record.operation.as_ref().is_some_and(|operation| {
+        let closed = || operation.from.as_ref().is_some_and(|from| is_handed_over(seen, operation, from, source));
+        operation.phase == OperationPhase::HandingOver && !closed()
+    });
     let source_address = seen.instances.get(source).and_then(|instance| instance.address);
     // It is no recorded acker, and no reign before waits for a proof, which it could have been an acker of.
     let expendable = !acknowledges && seen.record.operation.is_none() && seen.record.unproven.is_empty();
@@ -241,7 +258,7 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
 /// What a candidate said that it holds after it had obeyed an order of its operation: it can only become more. Only of a
 /// candidate: of a primary it becomes more all the time, and so would each order be another one, given anew.
 fn closed_with<'a>(seen: &'a Observed, name: &Name) -> Option<&'a GtidSet> {
-    let operation = seen.record.operation.as_ref().filter(|it| it.phase == OperationPhase::Promoting)?;
+    let operation = seen.record.operation.as_ref().filter(|it| it.may_have_promoted())?;
     let state = seen.instances.get(name)?.state.as_ref()?;
     let obeyed = state.promised == operation.epoch && state.in_force;
     state.mysqld.as_ref().filter(|_| obeyed).map(|mysqld| &mysqld.received)
@@ -296,7 +313,7 @@ fn striking(seen: &Observed, operation: &Operation) -> Plan {
     };
     let struck: Vec<&Name> = seen.record.ackers.difference(&operation.ackers).collect();
     let named = struck.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Some(plan) = failover::supersede(seen, operation.from.as_ref()) {
+    if let Some(plan) = failover::start(seen, primary).filter(|plan| plan.record.is_some()) {
         return plan;
     }
     let Some(instance) = seen.instances.get(primary).filter(|instance| instance.fresh(&seen.wish)) else {

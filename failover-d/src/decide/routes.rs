@@ -7,25 +7,26 @@ use common::instance::Phase;
 
 use super::{Kind, Name, Observed, Operation, OperationPhase, Outcome, Plan, Record, Routes};
 
-/// The primary that clients may be sent to now, with its epoch: the recorded one, or the candidate of an operation as
-/// soon as it takes writes in the operation's epoch (recording comes after routing).
+/// The primary that clients may be sent to now, with its epoch: the recorded one until it hands over, or the candidate of an
+/// operation as soon as it takes writes in the operation's epoch (recording comes after routing).
 fn serving(seen: &Observed) -> Option<(&Name, u64)> {
-    if let Some(operation) = &seen.record.operation
-        && operation.phase == OperationPhase::Promoting
-    {
-        let to = operation.to.as_ref()?;
-        let instance = seen.instances.get(to)?;
-        let promoted = instance.state.as_ref().is_some_and(|state| state.promised == operation.epoch);
-        return (promoted && instance.serves_as_primary()).then_some((to, operation.epoch));
+    if let Some(operation) = election(&seen.record) {
+        let promoted = operation.to.as_ref().and_then(|to| Some((to, seen.instances.get(to)?))).filter(|(_, to)| {
+            to.state.as_ref().is_some_and(|state| state.promised == operation.epoch) && to.serves_as_primary()
+        });
+        if promoted.is_some() || operation.phase == OperationPhase::Promoting || acknowledged(seen, operation).is_some()
+        {
+            return promoted.map(|(to, _)| (to, operation.epoch));
+        }
     }
     let primary = seen.record.primary.as_ref()?;
     seen.instances.get(primary)?.serves_as_primary().then_some((primary, seen.record.epoch))
 }
 
 /// Where clients that want to write are sent: to who takes writes, and to a candidate from the moment that its election is
-/// written, so that they are there when it opens. The old primary is closed for sure by then, or gone, or obeyed by nobody;
-/// and the candidate has applied all that was acknowledged, so that nobody reads there what is older than what he has
-/// written. (It is closed until its election is recorded: should that fail, nobody has written there.)
+/// written, or that the old primary has said that it is closed, so that they are there when it opens. The old primary is closed
+/// for sure by then, or gone, or obeyed by nobody; and the candidate has applied all that was acknowledged, so that nobody reads
+/// there what is older than what he has written. (It is closed until it is elected: should that fail, nobody has written there.)
 fn leads_to<'a>(seen: &'a Observed, plan: &'a Plan) -> Option<(&'a Name, u64)> {
     match plan.record.as_ref().and_then(election) {
         Some(operation) => candidate(seen, operation),
@@ -35,7 +36,7 @@ fn leads_to<'a>(seen: &'a Observed, plan: &'a Plan) -> Option<(&'a Name, u64)> {
 
 /// The operation, when it has a candidate.
 fn election(record: &Record) -> Option<&Operation> {
-    record.operation.as_ref().filter(|operation| operation.phase == OperationPhase::Promoting)
+    record.operation.as_ref().filter(|operation| operation.may_have_promoted())
 }
 
 /// The candidate, once it may be read.

@@ -79,7 +79,7 @@ pub fn start(seen: &Observed, primary: &Name) -> Option<Plan> {
         from: Some(primary.clone()),
         to: Some(to.clone()),
         to_data: seen.data_of(to),
-        phase: OperationPhase::Demoting,
+        phase: OperationPhase::HandingOver,
         acks_needed: acks_wanted(seen.wish.instances, ackers.len()),
         ackers,
         reason: why.clone(),

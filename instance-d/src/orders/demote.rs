@@ -3,7 +3,7 @@
 //! ```text
 //! super_read_only=ON --OK--> offline_mode=ON (ends clients, keeps dump threads) -> promise: fenced, tail proven
 //!          \--budget over--> kill: promise: fenced, tail unproven; SIGKILL        nothing unacknowledged is answered
-//!                            give up: KILL the statement, flags off, writes go on -> Busy
+//!                            give up: promise: declined; KILL the statement, flags off, writes go on -> Declined
 //! ```
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::replication::stop_receiver;
 use crate::data::Promise;
 use crate::error::{Error, Result};
 use crate::instance::{Instance, STATEMENT};
+use crate::steps::Steps;
 
 /// Longest wait for an abandoned statement to be gone.
 const ABANDON: Duration = Duration::from_secs(2);
@@ -34,16 +35,22 @@ pub(super) async fn demote(instance: &Arc<Instance>, order: &DemoteOrder) -> Res
         return Ok(if close(instance, budget).await.is_ok() { Done::InForce } else { Done::NotYet });
     }
     // The way back must not need a login: those may be blocked.
+    let mut steps = Steps::begin();
     let mut way_back = instance.another_session().await?;
+    steps.done("way_back");
     match stop_writes(instance, budget).await {
         Ok(()) => {
+            steps.done("read_only");
             closed(instance).await?;
+            steps.done("offline");
+            tracing::info!(epoch = order.epoch, %steps, "closed");
             Ok(Done::InForce)
         }
         Err((error, statement)) => {
+            declined(instance)?;
             reopen(&mut way_back, statement).await?;
             Err(Error::Refused(
-                RefusalCode::Busy,
+                RefusalCode::Declined,
                 format!("super_read_only=ON did not return within {budget:?}, writes go on ({error})"),
             ))
         }
@@ -112,6 +119,11 @@ fn fenced(instance: &Instance, tail_unproven: Option<bool>) -> Result<()> {
         Promise { role, tail_unproven, ..before.clone() }
     });
     instance.promise(promise)
+}
+
+/// Puts on disk that no demotion of this epoch is obeyed any more: the answer that others act on is given once.
+fn declined(instance: &Instance) -> Result<()> {
+    instance.promise(instance.look(|facts| Promise { order: None, ..facts.promise.clone() }))
 }
 
 /// Undoes an attempt: the statement is ended, and the flags are off again.

@@ -86,6 +86,8 @@ pub(super) enum Sabotage {
     Unapplied,
     /// A primary that comes back opens before its tail is proven.
     TailServed,
+    /// A primary that has declined a demotion obeys the same when it is asked once more.
+    DeclineForgotten,
 }
 
 /// The bounds of one exploration.

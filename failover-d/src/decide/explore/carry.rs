@@ -14,7 +14,7 @@ impl World {
         let Some(doing) = self.servers[server as usize].doing else { return };
         match doing.at {
             At::Start => self.start_for(server, &doing, bounds),
-            At::Close => self.close_for(server, &doing, over),
+            At::Close => self.close_for(server, &doing, over, bounds),
             At::Stop => {
                 let this = &mut self.servers[server as usize];
                 this.receiving = false;
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// `super_read_only=ON` returns when nobody waits any more; when the budget is over mysqld is killed.
-    fn close_for(&mut self, server: u8, doing: &Doing, over: bool) {
+    fn close_for(&mut self, server: u8, doing: &Doing, over: bool, bounds: &Bounds) {
         let kind = doing.command.kind();
         match (kind, self.servers[server as usize].opened) {
             (OrderKind::Acks, true) => return self.next(server, At::Check),
@@ -118,7 +118,7 @@ impl World {
         if this.opened && this.tail != 0 {
             if matches!(doing.command, Command::Demote { kill: false, .. }) {
                 this.doing = None;
-                return self.answer_busy(doing.by, server, &doing.command);
+                return self.decline(doing.by, server, &doing.command, bounds.sabotage);
             }
             if this.duty.is_primary() {
                 this.duty = Duty::Fenced;

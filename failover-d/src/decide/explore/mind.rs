@@ -166,7 +166,7 @@ fn observed(view: &View, bounds: &Bounds) -> Observed {
     let answers = (0..view.answers.len() as u8).filter_map(|server| {
         let outcome = match view.answers[server as usize]? {
             Reply::Dead => Outcome::Dead,
-            Reply::Refused => Outcome::Refused(String::new()),
+            Reply::Declined => Outcome::Declined(String::new()),
             Reply::Held { executed, received, data, uuid: id } => {
                 let mut held = fresh(&name(server));
                 held.promised = epoch;

@@ -43,7 +43,7 @@ pub(super) enum At {
 pub(super) enum Reply {
     Held { executed: Set, received: Set, data: u16, uuid: u16 },
     Dead,
-    Refused,
+    Declined,
 }
 
 impl Doing {
@@ -174,9 +174,12 @@ impl World {
         self.hear_answer(by, to);
     }
 
-    /// The answer `Busy` to a demotion that was given up.
-    pub(super) fn answer_busy(&mut self, by: u8, to: u8, command: &Command) {
-        let refusal = Refusal { code: RefusalCode::Busy, message: String::new(), promised: 0 };
+    /// A demotion is given up, for the whole of its epoch.
+    pub(super) fn decline(&mut self, by: u8, to: u8, command: &Command, sabotage: Sabotage) {
+        if sabotage != Sabotage::DeclineForgotten {
+            self.servers[to as usize].order = None;
+        }
+        let refusal = Refusal { code: RefusalCode::Declined, message: String::new(), promised: 0 };
         self.answer(by, to, command, &Err(Error::Refused(refusal)));
     }
 
@@ -193,7 +196,7 @@ impl World {
         let reply = match answer.outcome {
             Outcome::Held(_) => Reply::Held { executed, received, data, uuid },
             Outcome::Dead => Reply::Dead,
-            Outcome::Refused(_) => Reply::Refused,
+            Outcome::Declined(_) => Reply::Declined,
         };
         self.controllers[by as usize].answers[to as usize] = Some((command.epoch(), reply));
     }

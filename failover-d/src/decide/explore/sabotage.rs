@@ -43,7 +43,8 @@ pub(super) fn decide_with(sabotage: Sabotage, seen: &Observed, decide: fn(&Obser
         | Sabotage::RewindSkipped
         | Sabotage::UuidKept
         | Sabotage::Unapplied
-        | Sabotage::TailServed => {}
+        | Sabotage::TailServed
+        | Sabotage::DeclineForgotten => {}
     }
     decide(&seen)
 }

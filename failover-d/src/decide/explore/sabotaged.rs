@@ -114,3 +114,10 @@ fn opening_before_all_is_applied_shows() {
 fn serving_an_unproven_tail_shows() {
     Small::new(bounds(Sabotage::TailServed, 3, kind::CRASH | kind::VANISH)).shows(14);
 }
+
+/// One controller hears that the primary goes on, and gives the switchover up; another, that it has closed.
+#[test]
+fn obeying_a_demotion_that_was_declined_shows() {
+    let bounds = Bounds { slow: 1, slow_steps: 4, writes: 2, ..bounds(Sabotage::DeclineForgotten, 1, kind::SWITCH) };
+    Small::new(bounds).shows(22);
+}

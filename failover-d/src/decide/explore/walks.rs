@@ -291,7 +291,7 @@ fn shows(sabotage: Sabotage, first: u64, rules: &[&str]) {
 
 #[test]
 fn dropping_earlier_reigns_at_a_promotion_shows_in_a_walk() {
-    shows(Sabotage::ReignsDropped, 130, &[KEPT, PROVEN]);
+    shows(Sabotage::ReignsDropped, 230, &[KEPT, PROVEN]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn claim_is_not_put_off_when_nobody_is_left_to_answer() {
     let mut seen = healthy(3);
     crash(&mut seen, "c-0");
     answered(&mut seen, "c-1", 2);
-    seen.answers.insert("c-2".into(), Answer { epoch: 2, outcome: Outcome::Refused("busy".into()) });
+    seen.answers.insert("c-2".into(), Answer { epoch: 2, outcome: Outcome::Declined("busy".into()) });
     let plan = decide(&seen);
     assert_eq!((claimed(&plan).phase, plan.can_wait), (OperationPhase::Fencing, false));
 }

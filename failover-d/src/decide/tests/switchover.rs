@@ -25,7 +25,7 @@ fn switchover_goes_through_its_phases() {
     seen.wish.primary = Some("c-1".into());
     let plan = decide(&seen);
     let operation = claimed(&plan).clone();
-    assert_eq!((operation.kind, operation.epoch, operation.phase), (Kind::Switchover, 2, OperationPhase::Demoting));
+    assert_eq!((operation.kind, operation.epoch, operation.phase), (Kind::Switchover, 2, OperationPhase::HandingOver));
     assert_eq!(operation.ackers, ["c-0".to_owned(), "c-2".to_owned()].into());
     recorded(&mut seen, &plan);
     assert!(
@@ -47,10 +47,7 @@ fn switchover_goes_through_its_phases() {
     assert_eq!(plan.orders, [("c-1".to_owned(), Order::Look)]);
     executed(&mut seen, "c-1", &format!("{U0}:1-9"));
     let plan = decide(&seen);
-    assert_eq!(claimed(&plan).phase, OperationPhase::Promoting);
-    assert_eq!(plan.routes.clone().unwrap().primary.as_deref(), Some("c-1"), "clients go there while that is written");
-    recorded(&mut seen, &plan);
-    let plan = decide(&seen);
+    assert_eq!(plan.record, None, "nothing has to be written before the promotion");
     assert!(
         matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2])
     );
@@ -75,7 +72,7 @@ fn switchover_is_undone_when_the_primary_does_not_yield() {
     seen.wish.primary = Some("c-1".into());
     let plan = decide(&seen);
     recorded(&mut seen, &plan);
-    seen.answers.insert("c-0".into(), Answer { epoch: 2, outcome: Outcome::Refused("a long statement".into()) });
+    seen.answers.insert("c-0".into(), Answer { epoch: 2, outcome: Outcome::Declined("a long statement".into()) });
     let plan = decide(&seen);
     assert!(plan.undone);
     let record = plan.record.clone().unwrap();
@@ -98,4 +95,50 @@ fn leaving_primary_hands_over_and_a_lagging_candidate_is_not_chosen() {
     set(&mut seen, "c-2", |state| state.leaving = true);
     let plan = decide(&seen);
     assert_eq!((plan.record, plan.blocked.unwrap().reason), (None, "NoCandidate"));
+}
+
+/// A switchover to c-1 that was claimed, with all sent ahead.
+fn handing_over() -> Observed {
+    let mut seen = healthy(3);
+    for name in ["c-0", "c-1"] {
+        executed(&mut seen, name, &format!("{U0}:1-9"));
+    }
+    seen.wish.primary = Some("c-1".into());
+    let plan = decide(&seen);
+    recorded(&mut seen, &plan);
+    let mut ahead = replica("c-2", "c-1");
+    ahead.promised = 2;
+    seen.instances.insert("c-2".into(), heard(ahead));
+    seen
+}
+
+#[test]
+fn who_did_not_hear_the_answer_goes_on_where_the_primary_was_told_to_follow() {
+    let mut seen = handing_over();
+    let mut told = replica("c-0", "c-1");
+    told.promised = 2;
+    seen.instances.insert("c-0".into(), heard(told));
+    assert!(matches!(&decide(&seen).orders[0], (name, Order::Promote(_)) if name == "c-1"));
+}
+
+#[test]
+fn what_the_primary_cannot_answer_is_proven_in_both_reigns() {
+    let mut lost = handing_over();
+    set(&mut lost, "c-1", |state| state.phase = Phase::Crashed);
+    let mut died = handing_over();
+    set(&mut died, "c-0", |state| state.phase = Phase::Crashed);
+    let mut silent = handing_over();
+    silent.operation_age = Duration::from_secs(7);
+    let mut behind = silent.clone();
+    answer(&mut behind, "c-0", 2);
+    executed(&mut behind, "c-1", &format!("{U0}:1-8"));
+    for seen in [lost, died, silent, behind] {
+        let plan = decide(&seen);
+        let operation = claimed(&plan);
+        assert_eq!((operation.kind, operation.epoch, operation.from.as_deref()), (Kind::Failover, 3, Some("c-0")));
+        let record = plan.record.as_ref().unwrap();
+        assert_eq!(record.primary.as_deref(), Some("c-0"));
+        assert_eq!(record.unproven[0].primary, "c-1", "it may have been promoted");
+        assert!(plan.undone, "a switchover is not tried again at once");
+    }
 }
