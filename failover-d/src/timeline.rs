@@ -5,10 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use common::instance::Role;
 use serde_json::{Map, Value, json};
 
-use crate::decide::{Observed, Operation, OperationPhase, Outcome};
+use crate::decide::{Observed, Operation, OperationPhase};
 
 /// Steps by name, in the order in which they were seen.
 #[derive(Debug)]
@@ -42,28 +41,13 @@ impl Timeline {
     /// Notes the steps that the observation shows.
     pub fn look(&mut self, seen: &Observed, operation: &Operation, now: Instant) {
         self.note("claimed", now);
-        let answered = seen
-            .answers
-            .values()
-            .any(|answer| answer.epoch == self.epoch && matches!(answer.outcome, Outcome::Held(_)));
-        if answered && operation.phase != OperationPhase::Promoting {
-            self.note("answered", now);
-        }
-        if !operation.may_have_promoted() {
-            return;
-        }
         if operation.phase == OperationPhase::Promoting {
             self.note("elected", now);
+        } else if seen.answers.keys().any(|name| seen.held_by(name, self.epoch).is_some()) {
+            self.note("answered", now);
         }
-        let candidate = operation.to.as_ref().and_then(|to| seen.instances.get(to));
-        let open = candidate.is_some_and(|candidate| {
-            candidate.serves_as_primary()
-                && candidate
-                    .state
-                    .as_ref()
-                    .is_some_and(|state| state.promised == self.epoch && matches!(state.role, Role::Primary { .. }))
-        });
-        if open {
+        let candidate = operation.to.as_ref().filter(|_| operation.phase.may_have_promoted());
+        if candidate.and_then(|to| seen.instances.get(to)).is_some_and(|candidate| candidate.serves_in(self.epoch)) {
             self.note("promoted", now);
         }
     }

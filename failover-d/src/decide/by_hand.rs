@@ -58,11 +58,10 @@ pub fn fences(seen: &Observed) -> Option<Plan> {
 
 /// The primary is closed because a person wants it, and stays the primary.
 pub fn closing(seen: &Observed, operation: &Operation) -> Plan {
-    let closed = operation.from.as_ref().is_none_or(|from| {
-        seen.answers.get(from).is_some_and(|answer| {
-            answer.epoch == operation.epoch && matches!(answer.outcome, Outcome::Held(_) | Outcome::Dead)
-        })
-    });
+    let closed = operation
+        .from
+        .as_ref()
+        .is_none_or(|from| matches!(seen.answer_of(from, operation.epoch), Some(Outcome::Held(_) | Outcome::Dead)));
     if closed || seen.operation_age > CLOSE_PATIENCE {
         let record = Record { epoch: operation.epoch, operation: None, ..seen.record.clone() };
         let why = if closed { operation.reason.clone() } else { "the primary did not answer".to_owned() };
@@ -84,12 +83,8 @@ pub fn accepts_loss(seen: &Observed) -> bool {
 pub fn accept(seen: &Observed, operation: &Operation) -> Plan {
     let held: Vec<(&Name, &GtidSet)> = seen
         .answers
-        .iter()
-        .filter(|(_, answer)| answer.epoch == operation.epoch)
-        .filter_map(|(name, answer)| match &answer.outcome {
-            Outcome::Held(state) => Some((name, &state.mysqld.as_ref()?.received)),
-            Outcome::Dead | Outcome::Declined(_) => None,
-        })
+        .keys()
+        .filter_map(|name| Some((name, &seen.held_by(name, operation.epoch)?.mysqld.as_ref()?.received)))
         .collect();
     let waiting = |reason, message: String| Plan { blocked: Some(Blocked { reason, message }), ..Plan::default() };
     let could_answer = |name: &Name| {

@@ -42,11 +42,9 @@ pub fn evidence(seen: &Observed, primary: &Name) -> Option<String> {
     if instance.refused {
         return Some(format!("{primary} refuses connections: its processes are gone"));
     }
-    let promoting = seen
-        .record
-        .operation
-        .as_ref()
-        .is_some_and(|operation| operation.may_have_promoted() && operation.to.as_ref() == Some(primary));
+    let may_have_opened =
+        |operation: &Operation| operation.phase.may_have_promoted() && operation.to.as_ref() == Some(primary);
+    let promoting = seen.record.operation.as_ref().is_some_and(may_have_opened);
     let state = instance.state.as_ref()?;
     if instance.fresh(&seen.wish) {
         let hang_after = u64::try_from(seen.wish.hang_after.as_millis()).unwrap_or(u64::MAX);
@@ -164,7 +162,7 @@ fn pending(seen: &Observed) -> Vec<Reign> {
 
 /// The reign that an operation may have begun.
 fn begun(operation: &Operation) -> Option<Reign> {
-    let to = operation.to.as_ref().filter(|_| operation.may_have_promoted())?;
+    let to = operation.to.as_ref().filter(|_| operation.phase.may_have_promoted())?;
     Some(Reign {
         primary: to.clone(),
         primary_data: operation.to_data.clone(),
@@ -258,9 +256,10 @@ fn unanswered_fences(seen: &Observed, operation: &Operation) -> Vec<(Name, Order
 
 /// It has not answered yet, or was down when it did and is up by now.
 fn is_unanswered(seen: &Observed, epoch: Epoch, name: &Name) -> bool {
-    match seen.answers.get(name).filter(|answer| answer.epoch == epoch) {
+    match seen.answer_of(name, epoch) {
         None => true,
-        Some(answer) => matches!(answer.outcome, Outcome::Dead) && seen.phase_of(name) == Some(Phase::Running),
+        Some(Outcome::Dead) => seen.phase_of(name) == Some(Phase::Running),
+        Some(Outcome::Held(_) | Outcome::Declined(_)) => false,
     }
 }
 

@@ -15,6 +15,7 @@ mod by_hand;
 mod failover;
 mod model;
 mod operation;
+mod plan;
 mod proof;
 mod routes;
 mod steady;
@@ -28,9 +29,9 @@ pub(crate) mod fixture;
 mod tests;
 
 pub use model::{
-    Answer, Blocked, Instance, Kind, Loss, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record,
-    Reign, Routes, Wish, is_open,
+    Answer, Instance, Kind, Loss, Name, Observed, Operation, OperationPhase, Outcome, Record, Reign, Wish, is_open,
 };
+pub use plan::{Blocked, Order, Plan, Routes};
 pub use proof::errant;
 pub use routes::ready_instances;
 

@@ -1,12 +1,10 @@
-//! What a decision is made of, and what it is: plain data without IO.
+//! What a decision is made of: plain data without IO.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::gtid::GtidSet;
-use common::instance::{
-    AcksOrder, DemoteOrder, Epoch, FenceOrder, FollowOrder, InstanceState, Phase, PromoteOrder, ReceiverState, Role,
-};
+use common::instance::{Epoch, InstanceState, Phase, ReceiverState, Role};
 
 /// Pod name of an instance.
 pub type Name = String;
@@ -36,6 +34,19 @@ impl Observed {
     /// The name of an instance's data, as last heard.
     pub fn data_of(&self, name: &str) -> Option<String> {
         self.instances.get(name)?.state.as_ref()?.data_id.clone()
+    }
+
+    /// What an instance answered to the fence or demote order of an epoch.
+    pub fn answer_of(&self, name: &str, epoch: Epoch) -> Option<&Outcome> {
+        self.answers.get(name).filter(|answer| answer.epoch == epoch).map(|answer| &answer.outcome)
+    }
+
+    /// What mysqld of an instance said when it obeyed that order.
+    pub fn held_by(&self, name: &str, epoch: Epoch) -> Option<&InstanceState> {
+        match self.answer_of(name, epoch)? {
+            Outcome::Held(state) => Some(state),
+            Outcome::Dead | Outcome::Declined(_) => None,
+        }
     }
 
     /// The phase of an instance that was heard of within the limit.
@@ -82,13 +93,6 @@ pub struct Loss {
     pub kept: Name,
     /// What had been seen somewhere and is not in the data that was kept. There may be more that nobody saw.
     pub known_lost: GtidSet,
-}
-
-impl Operation {
-    /// Whether the candidate may have been promoted, by whoever.
-    pub fn may_have_promoted(&self) -> bool {
-        matches!(self.phase, OperationPhase::HandingOver | OperationPhase::Promoting)
-    }
 }
 
 impl Record {
@@ -179,6 +183,13 @@ pub enum OperationPhase {
     Striking,
 }
 
+impl OperationPhase {
+    /// Whether the candidate may have been promoted, by whoever.
+    pub fn may_have_promoted(self) -> bool {
+        matches!(self, Self::HandingOver | Self::Promoting)
+    }
+}
+
 /// What the user wants, as far as it matters here.
 #[derive(Clone, Debug)]
 pub struct Wish {
@@ -261,6 +272,11 @@ impl Instance {
     /// Takes writes, by its own account.
     pub fn serves_as_primary(&self) -> bool {
         self.state.as_ref().is_some_and(is_open)
+    }
+
+    /// Takes writes as the primary of this epoch, by its own account.
+    pub fn serves_in(&self, epoch: Epoch) -> bool {
+        self.state.as_ref().is_some_and(|state| state.promised == epoch && is_open(state))
     }
 
     /// Runs closed as the primary of this epoch: it may hold what nobody acknowledged, and opens when its ackers prove that
@@ -388,61 +404,4 @@ pub enum Outcome {
     Dead,
     /// The primary did not close in time, takes writes, and will not be demoted in this epoch, whoever asks.
     Declined(String),
-}
-
-/// An order to one instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// See [`FenceOrder`].
-    Fence(FenceOrder),
-    /// See [`FollowOrder`].
-    Follow(FollowOrder),
-    /// See [`PromoteOrder`].
-    Promote(PromoteOrder),
-    /// See [`AcksOrder`].
-    Acks(AcksOrder),
-    /// See [`DemoteOrder`].
-    Demote(DemoteOrder),
-    /// Say what mysqld says now: no change, for a decision that waits for it.
-    Look,
-}
-
-/// What to do now. Orders are idempotent and may be given in parallel; those beside a change of the record are right whether
-/// it comes to stand or not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// New record, to be written only against the resourceVersion that was observed.
-    pub record: Option<Record>,
-    /// Why the record changes, for people.
-    pub why: String,
-    /// Orders by instance.
-    pub orders: Vec<(Name, Order)>,
-    /// Where the Services should lead; absent: leave them.
-    pub routes: Option<Routes>,
-    /// Why nothing better can be done, if that is so.
-    pub blocked: Option<Blocked>,
-    /// The plan gives a switchover up: do not try again at once.
-    pub undone: bool,
-    /// What the orders bring in a moment may make another record of this one: until then it is better not written.
-    pub can_wait: bool,
-}
-
-/// Where the Services should lead.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routes {
-    /// Epoch that the routes belong to; a lower one never overwrites a higher.
-    pub epoch: Epoch,
-    /// The primary; absent: leave the Service as it is.
-    pub primary: Option<Name>,
-    /// Instances that take reads.
-    pub replicas: BTreeSet<Name>,
-}
-
-/// Why a step that is wanted cannot be taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
-    /// CamelCase, for conditions.
-    pub reason: &'static str,
-    /// For people, with the next step.
-    pub message: String,
 }

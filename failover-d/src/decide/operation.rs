@@ -70,9 +70,8 @@ fn handing_over(seen: &Observed, operation: &Operation) -> Plan {
     if let Some(why) = failover::evidence(seen, from) {
         return give_way(why);
     }
-    let answer = seen.answers.get(from).filter(|answer| answer.epoch == operation.epoch);
     let is_over = seen.operation_age > CATCH_UP_BUDGET;
-    match answer.map(|answer| &answer.outcome) {
+    match seen.answer_of(from, operation.epoch) {
         None if is_over => give_way(format!("{from} did not answer the order to demote")),
         None => {
             let mut orders = Vec::new();
@@ -99,23 +98,16 @@ fn is_handed_over(seen: &Observed, operation: &Operation, from: &Name, to: &Name
     if seen.instances.get(from).is_some_and(|it| it.is_told_to_follow(to, operation.epoch)) {
         return true;
     }
-    let Some(Outcome::Held(state)) =
-        seen.answers.get(from).filter(|answer| answer.epoch == operation.epoch).map(|answer| &answer.outcome)
-    else {
-        return false;
-    };
+    let closed = seen.held_by(from, operation.epoch).and_then(|state| state.mysqld.as_ref());
     let received = seen.instances.get(to).and_then(Instance::received);
-    state.mysqld.as_ref().zip(received).is_some_and(|(mysqld, received)| mysqld.executed.is_subset(received))
+    closed.zip(received).is_some_and(|(closed, received)| closed.executed.is_subset(received))
 }
 
 /// The candidate takes writes in the epoch of the operation, and waits for as many acknowledgements as are recorded.
 fn is_promoted(seen: &Observed, operation: &Operation, to: &Name) -> bool {
-    let Some(instance) = seen.instances.get(to) else { return false };
-    let promoted = instance.state.as_ref().is_some_and(|state| {
-        state.promised == operation.epoch
-            && matches!(state.role, Role::Primary { acks_needed, .. } if acks_needed >= operation.acks_needed)
-    });
-    promoted && instance.serves_as_primary()
+    let Some(instance) = seen.instances.get(to).filter(|it| it.serves_in(operation.epoch)) else { return false };
+    let role = instance.state.as_ref().map(|state| &state.role);
+    matches!(role, Some(Role::Primary { acks_needed, .. }) if *acks_needed >= operation.acks_needed)
 }
 
 /// Before writes are paused, every replica that the old primary does not need for acknowledgements is sent to the
@@ -258,7 +250,7 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
 /// What a candidate said that it holds after it had obeyed an order of its operation: it can only become more. Only of a
 /// candidate: of a primary it becomes more all the time, and so would each order be another one, given anew.
 fn closed_with<'a>(seen: &'a Observed, name: &Name) -> Option<&'a GtidSet> {
-    let operation = seen.record.operation.as_ref().filter(|it| it.may_have_promoted())?;
+    let operation = seen.record.operation.as_ref().filter(|it| it.phase.may_have_promoted())?;
     let state = seen.instances.get(name)?.state.as_ref()?;
     let obeyed = state.promised == operation.epoch && state.in_force;
     state.mysqld.as_ref().filter(|_| obeyed).map(|mysqld| &mysqld.received)

@@ -6,7 +6,7 @@ use common::gtid::GtidSet;
 use common::instance::{InstanceState, Phase};
 
 use super::model::cannot_apply;
-use super::{Instance, Kind, Name, Observed, Operation, Outcome, Reign};
+use super::{Instance, Kind, Name, Observed, Operation, Reign};
 
 /// GTIDs of `replica` that the primary cannot be about to commit: received there, not executed here, and not from the
 /// primary's own server UUID (a replica receives before the primary commits in its engine, AFTER_SYNC).
@@ -101,12 +101,11 @@ impl Unfit {
 /// they do not stand in the way.
 pub fn prove(seen: &Observed, epoch: u64) -> Proof<'_> {
     let held = |name: &Name| -> Option<&InstanceState> {
-        let answer = seen.answers.get(name).filter(|answer| answer.epoch == epoch)?;
-        let Outcome::Held(state) = &answer.outcome else { return None };
+        let state = seen.held_by(name, epoch)?;
         let received = &state.mysqld.as_ref()?.received;
         let instance = seen.instances.get(name)?;
         // A disk that lied, or a volume that was swapped: what was once seen there is gone.
-        instance.high_water.is_subset(received).then_some(&**state)
+        instance.high_water.is_subset(received).then_some(state)
     };
     // Its word counts, and it can be promoted no more.
     let swapped = |name: &Name, instance: &Instance| {

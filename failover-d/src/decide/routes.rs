@@ -5,18 +5,17 @@ use std::collections::BTreeSet;
 use common::gtid::GtidSet;
 use common::instance::Phase;
 
-use super::{Kind, Name, Observed, Operation, OperationPhase, Outcome, Plan, Record, Routes};
+use super::{Kind, Name, Observed, Operation, OperationPhase, Plan, Record, Routes};
 
 /// The primary that clients may be sent to now, with its epoch: the recorded one until it hands over, or the candidate of an
 /// operation as soon as it takes writes in the operation's epoch (recording comes after routing).
 fn serving(seen: &Observed) -> Option<(&Name, u64)> {
     if let Some(operation) = election(&seen.record) {
-        let promoted = operation.to.as_ref().and_then(|to| Some((to, seen.instances.get(to)?))).filter(|(_, to)| {
-            to.state.as_ref().is_some_and(|state| state.promised == operation.epoch) && to.serves_as_primary()
-        });
-        if promoted.is_some() || operation.phase == OperationPhase::Promoting || acknowledged(seen, operation).is_some()
-        {
-            return promoted.map(|(to, _)| (to, operation.epoch));
+        let opened = |to: &&Name| seen.instances.get(*to).is_some_and(|instance| instance.serves_in(operation.epoch));
+        let promoted = operation.to.as_ref().filter(opened);
+        let closed = || operation.phase == OperationPhase::Promoting || acknowledged(seen, operation).is_some();
+        if promoted.is_some() || closed() {
+            return promoted.map(|to| (to, operation.epoch));
         }
     }
     let primary = seen.record.primary.as_ref()?;
@@ -36,7 +35,7 @@ fn leads_to<'a>(seen: &'a Observed, plan: &'a Plan) -> Option<(&'a Name, u64)> {
 
 /// The operation, when it has a candidate.
 fn election(record: &Record) -> Option<&Operation> {
-    record.operation.as_ref().filter(|operation| operation.may_have_promoted())
+    record.operation.as_ref().filter(|operation| operation.phase.may_have_promoted())
 }
 
 /// The candidate, once it may be read.
@@ -50,11 +49,7 @@ fn candidate<'a>(seen: &'a Observed, operation: &'a Operation) -> Option<(&'a Na
 /// What contains everything that was acknowledged: what the candidate of a failover said when it was fenced, or what the
 /// old primary of a switchover had executed when it was closed. Only the one who asked knows.
 fn acknowledged<'a>(seen: &'a Observed, operation: &Operation) -> Option<&'a GtidSet> {
-    let said = |name: &Option<Name>| {
-        let answer = seen.answers.get(name.as_ref()?).filter(|answer| answer.epoch == operation.epoch)?;
-        let Outcome::Held(state) = &answer.outcome else { return None };
-        state.mysqld.as_ref()
-    };
+    let said = |name: &Option<Name>| seen.held_by(name.as_ref()?, operation.epoch)?.mysqld.as_ref();
     match operation.kind {
         Kind::Failover => said(&operation.to).map(|mysqld| &mysqld.received),
         Kind::Switchover => said(&operation.from).map(|mysqld| &mysqld.executed),

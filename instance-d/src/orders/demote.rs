@@ -34,8 +34,8 @@ pub(super) async fn demote(instance: &Arc<Instance>, order: &DemoteOrder) -> Res
     if order.kill {
         return Ok(if close(instance, budget).await.is_ok() { Done::InForce } else { Done::NotYet });
     }
-    // The way back must not need a login: those may be blocked.
     let mut steps = Steps::begin();
+    // The way back must not need a login: those may be blocked.
     let mut way_back = instance.another_session().await?;
     steps.done("way_back");
     match stop_writes(instance, budget).await {

@@ -121,8 +121,7 @@ impl Facts {
 
     /// The candidate that may be promoted in the operation under way.
     pub(super) fn candidate(&self) -> Option<(u8, &Intent)> {
-        let may_be = |intent: &&Intent| matches!(intent.phase, OperationPhase::HandingOver | OperationPhase::Promoting);
-        let intent = self.operation.as_ref().filter(may_be)?;
+        let intent = self.operation.as_ref().filter(|intent| intent.phase.may_have_promoted())?;
         Some((intent.to?, intent))
     }
 }
