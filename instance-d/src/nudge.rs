@@ -5,12 +5,12 @@
 //! | thread | sleeps | until | without a nudge |
 //! |---|---|---|---|
 //! | the receiver | in connect(2) to a source that does not answer | it is interrupted twice | `STOP REPLICA IO_THREAD` takes 2.0 s: mysqld interrupts it at once, and again after two seconds |
-//! | who reads acknowledgements | in poll(2), for a second at a time, of the replicas that were there when it began | one of these acknowledges, or hangs up | commits wait for up to a second for a replica that came since, if no other acknowledges |
+//! | who reads acknowledgements | in poll(2), for a second at a time, of the replicas that were there when it began | one of these acknowledges, or hangs up | commits wait for up to a second for a replica that came since, if no other acknowledges; and `rpl_semi_sync_source_enabled=OFF` takes as long, while no client can log in, because the statement holds the lock of all global variables |
 //!
 //! The signal is SIGALRM, for which mysqld has a handler that does nothing: it interrupts these threads with it itself. It is
 //! only sent to a thread that takes it so.
 //!
-//! Sources: the two rows were measured with MySQL 9.7 (docs/failover-protocol.md, "What MySQL does"); pidfd_send_signal(2), which signals one
+//! Sources: the rows were measured with MySQL 9.7 (docs/failover-protocol.md, "What MySQL does"); pidfd_send_signal(2), which signals one
 //! thread by a descriptor of it since Linux 6.9: on an older kernel nothing is sent, and the last column holds.
 
 use std::future::Future;
@@ -21,14 +21,16 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::threads;
 
 /// The thread that receives from the source, by the beginning of its name.
-pub const RECEIVER: &str = "rpl_rca_io";
+const RECEIVER: &str = "rpl_rca_io";
 /// The thread that reads what replicas acknowledge.
 pub const ACKNOWLEDGEMENTS: &str = "ss_ack";
 
 /// SIGALRM's bit in a mask.
 const SIGALRM: u64 = 1 << 13;
 /// A receiver that is connected stops within this time by itself; and pace of nudges.
-const PACE: Duration = Duration::from_millis(30);
+const PACE_RECEIVER: Duration = Duration::from_millis(30);
+/// Who reads acknowledgements stops at once, or not before its second is over.
+const PACE_ACKNOWLEDGEMENTS: Duration = Duration::from_millis(2);
 
 /// Interrupts the threads of a process whose name begins so. `true`: there was one that takes it.
 pub fn nudge(process: i32, name: &str) -> bool {
@@ -41,13 +43,22 @@ pub fn nudge(process: i32, name: &str) -> bool {
 }
 
 /// Waits for `stop` to end, and interrupts the receiver for as long as it has not.
-pub async fn until_stopped<T>(process: i32, stop: impl Future<Output = T>) -> T {
+pub async fn until_receiver_stopped<T>(process: i32, stop: impl Future<Output = T>) -> T {
+    until_stopped(process, RECEIVER, PACE_RECEIVER, stop).await
+}
+
+/// Waits for `stop` to end, and interrupts who reads acknowledgements for as long as it has not.
+pub async fn until_acknowledgements_stopped<T>(process: i32, stop: impl Future<Output = T>) -> T {
+    until_stopped(process, ACKNOWLEDGEMENTS, PACE_ACKNOWLEDGEMENTS, stop).await
+}
+
+async fn until_stopped<T>(process: i32, name: &str, pace: Duration, stop: impl Future<Output = T>) -> T {
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
             biased;
             done = &mut stop => return done,
-            () = tokio::time::sleep(PACE) => { nudge(process, RECEIVER); }
+            () = tokio::time::sleep(pace) => { nudge(process, name); }
         }
     }
 }

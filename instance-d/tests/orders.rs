@@ -177,6 +177,7 @@ async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
         apply_timeout_ms: 1000,
         tail_unproven: false,
         proven: Some(received),
+        must_hold: None,
     };
     let state = scene.failover(0).promote(&order, CALL).await.unwrap();
     assert!(state.in_force && !state.tail_unproven);
@@ -198,6 +199,7 @@ async fn a_candidate_that_may_hold_more_than_others_feeds_them_before_it_opens()
         apply_timeout_ms: 10_000,
         tail_unproven,
         proven: None,
+        must_hold: None,
     };
     let state = scene.failover(1).promote(&order(true), CALL).await.unwrap();
     let mysqld = state.mysqld.unwrap();
@@ -209,6 +211,40 @@ async fn a_candidate_that_may_hold_more_than_others_feeds_them_before_it_opens()
     assert!(state.in_force && !state.tail_unproven);
     scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
     scene.until_value(2, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_candidate_of_a_switchover_opens_when_it_has_received_the_rest() {
+    let scene = Scene::cluster(3, 1).await;
+    let mut admin = scene.make_table(0).await;
+    let mut local = scene.local(1).await;
+    local.exec("STOP REPLICA IO_THREAD", SQL).await.unwrap();
+    admin.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+    let closed = scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 2000, kill: false }, CALL).await.unwrap();
+    let order = PromoteOrder {
+        epoch: 2,
+        acks_needed: 1,
+        ackers: vec![0, 2],
+        apply_timeout_ms: 10_000,
+        tail_unproven: false,
+        proven: None,
+        must_hold: Some(closed.mysqld.unwrap().executed),
+    };
+    let (code, message) = refused(scene.failover(1).promote(&order, CALL).await);
+    assert!(code == RefusalCode::Failed && message.contains("is missing"), "nothing comes any more: {message}");
+
+    // The old primary says nothing for a while: what is missing may still come.
+    scene.signal_mysqld(0, Signal::SIGSTOP);
+    local.exec("START REPLICA IO_THREAD", SQL).await.unwrap();
+    let client = scene.failover(1);
+    let promoted = tokio::spawn(async move { client.promote(&order, CALL).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!promoted.is_finished());
+    assert_eq!(scene.value(1, "SELECT @@super_read_only").await, "1");
+    scene.signal_mysqld(0, Signal::SIGCONT);
+    let state = promoted.await.unwrap().unwrap();
+    assert!(state.in_force && !state.mysqld.unwrap().read_only);
+    assert_eq!(scene.value(1, "SELECT COUNT(*) FROM t.`rows`").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

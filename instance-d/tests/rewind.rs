@@ -436,6 +436,7 @@ async fn a_half_rewound_instance_that_is_promoted_is_cut_first() {
         apply_timeout_ms: 10_000,
         tail_unproven: false,
         proven,
+        must_hold: None,
     };
     scene.failover(0).promote(&order(None), CALL).await.unwrap();
     let closed = |state: &InstanceState| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.enabled);

@@ -68,7 +68,7 @@ pub struct FollowOrder {
     pub expendable: bool,
 }
 
-/// Become the primary: everything received is applied first.
+/// Become the primary: what it must hold is received, and everything received is applied, first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PromoteOrder {
@@ -90,6 +90,10 @@ pub struct PromoteOrder {
     /// read-only; ask again, same epoch, with a newer set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<GtidSet>,
+    /// What the old primary of a switchover had executed when it was closed: the candidate goes on receiving until it holds
+    /// that. Refused (`Failed`) where nothing is being received and something is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub must_hold: Option<GtidSet>,
 }
 
 /// Change how many acknowledgements the serving primary waits for, and who may give them.

@@ -7,8 +7,8 @@ use common::gtid::GtidSet;
 use common::instance::{AcksOrder, DemoteOrder, FollowOrder, Phase, PromoteOrder, ReceiverState, Role};
 
 use super::{
-    Blocked, Instance, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, STRIKE_AFTER, by_hand,
-    failover, next_epoch, proof, steady,
+    Blocked, Instance, Kind, Name, Observed, Operation, OperationPhase, Order, Outcome, Plan, Record, STRIKE_AFTER,
+    by_hand, failover, next_epoch, proof, steady,
 };
 
 /// Budget of `super_read_only=ON` in a switchover: writes are paused for so long at most before it is undone.
@@ -17,8 +17,8 @@ const DEMOTE_BUDGET: Duration = Duration::from_millis(1500);
 const PREPARE_BUDGET: Duration = Duration::from_secs(2);
 /// After this long a switchover whose candidate does not catch up, or whose primary does not answer, gives way to a failover.
 const CATCH_UP_BUDGET: Duration = Duration::from_secs(6);
-/// An instance that is down is started when the candidate has opened, or after this long: the start of a mysqld takes what
-/// the candidate, and its clients, may need on the same machine.
+/// An instance that is down is started, and an old primary that is not needed turned into a replica, when the candidate has
+/// opened, or after this long: both take what the candidate, and its clients, may need on the same machine.
 const HEAD_START: Duration = Duration::from_secs(1);
 /// So long a candidate that runs waits for its ackers to prove its tail; then others are asked, too.
 const HELP_AFTER: Duration = Duration::from_secs(10);
@@ -88,8 +88,20 @@ fn handing_over(seen: &Observed, operation: &Operation) -> Plan {
         Some(Outcome::Declined(message)) => undo(seen, format!("{from} cannot be demoted in time: {message}")),
         Some(Outcome::Dead) => give_way(format!("{from} died while it was demoted")),
         Some(Outcome::Held(_)) if is_over => give_way(format!("{to} did not catch up within {CATCH_UP_BUDGET:?}")),
-        Some(Outcome::Held(_)) => Plan { orders: vec![(to.clone(), Order::Look)], ..Plan::default() },
+        // It opens when it has received the rest; whether clients can be sent ahead is looked at meanwhile.
+        Some(Outcome::Held(_)) => {
+            let promote = seen.instances.get(to).map(|instance| promote_order(seen, operation, instance, None));
+            let orders = promote.into_iter().chain([Order::Look]).map(|order| (to.clone(), order)).collect();
+            Plan { orders, ..Plan::default() }
+        }
     }
+}
+
+/// What the old primary of a switchover has executed, and so all that was acknowledged, once it has said that it is closed. Only
+/// the one who asked knows.
+pub fn closed_with<'a>(seen: &'a Observed, operation: &Operation) -> Option<&'a GtidSet> {
+    let from = operation.from.as_ref().filter(|_| operation.kind == Kind::Switchover)?;
+    seen.held_by(from, operation.epoch)?.mysqld.as_ref().map(|mysqld| &mysqld.executed)
 }
 
 /// The old primary has closed, and the candidate holds all that it has executed. Who is told to follow the candidate was closed
@@ -98,9 +110,8 @@ fn is_handed_over(seen: &Observed, operation: &Operation, from: &Name, to: &Name
     if seen.instances.get(from).is_some_and(|it| it.is_told_to_follow(to, operation.epoch)) {
         return true;
     }
-    let closed = seen.held_by(from, operation.epoch).and_then(|state| state.mysqld.as_ref());
     let received = seen.instances.get(to).and_then(Instance::received);
-    closed.zip(received).is_some_and(|(closed, received)| closed.executed.is_subset(received))
+    closed_with(seen, operation).zip(received).is_some_and(|(closed, received)| closed.is_subset(received))
 }
 
 /// The candidate takes writes in the epoch of the operation, and waits for as many acknowledgements as are recorded.
@@ -180,24 +191,44 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     {
         return plan;
     }
-    let ackers =
-        operation.ackers.iter().filter_map(|name| seen.instances.get(name)).map(|acker| acker.ordinal).collect();
-    let mut orders = vec![(
-        to.clone(),
-        Order::Promote(PromoteOrder {
-            epoch: operation.epoch,
-            acks_needed: operation.acks_needed,
-            ackers,
-            apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
-            tail_unproven: proven.is_none() && proof::may_be_missed(seen, operation, instance),
-            // What grows with every write would make another order of it each time.
-            proven: proven.filter(|_| instance.state.as_ref().is_some_and(|state| state.tail_unproven)),
-        }),
-    )];
-    let waits = |name: &Name| seen.operation_age < HEAD_START && seen.phase_of(name) == Some(Phase::Crashed);
+    let mut orders = vec![(to.clone(), promote_order(seen, operation, instance, proven))];
+    let waits = |name: &Name| {
+        let is_down = || seen.phase_of(name) == Some(Phase::Crashed);
+        seen.operation_age < HEAD_START && (is_down() || is_not_needed_yet(seen, operation, name))
+    };
     let follow = follow_orders(seen, operation.epoch, to, &operation.ackers);
     orders.extend(follow.into_iter().filter(|(name, _)| !waits(name)));
     Plan { orders, blocked: refused, ..Plan::default() }
+}
+
+/// The old primary of a switchover, when so many others follow the candidate already that clients do not wait for it.
+fn is_not_needed_yet(seen: &Observed, operation: &Operation, name: &Name) -> bool {
+    let follows = |acker: &&Name| {
+        let to = operation.to.as_ref();
+        let acker = seen.instances.get(*acker).filter(|_| *acker != name);
+        acker.zip(to).is_some_and(|(acker, to)| acker.follows(to, &seen.wish))
+    };
+    operation.kind == Kind::Switchover
+        && operation.from.as_ref() == Some(name)
+        && operation.ackers.iter().filter(follows).count() >= operation.acks_needed as usize
+}
+
+fn promote_order(seen: &Observed, operation: &Operation, candidate: &Instance, proven: Option<GtidSet>) -> Order {
+    Order::Promote(PromoteOrder {
+        epoch: operation.epoch,
+        acks_needed: operation.acks_needed,
+        ackers: operation
+            .ackers
+            .iter()
+            .filter_map(|name| seen.instances.get(name))
+            .map(|acker| acker.ordinal)
+            .collect(),
+        apply_timeout_ms: u64::try_from(APPLY_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+        tail_unproven: proven.is_none() && proof::may_be_missed(seen, operation, candidate),
+        // What grows with every write would make another order of it each time.
+        proven: proven.filter(|_| candidate.state.as_ref().is_some_and(|state| state.tail_unproven)),
+        must_hold: closed_with(seen, operation).cloned(),
+    })
 }
 
 /// The candidate stays closed because nobody proves what it holds: others are asked, too, or fewer have to do.
@@ -242,14 +273,14 @@ fn follow_order(seen: &Observed, epoch: u64, source: &Name, acknowledges: bool) 
     let source_address = seen.instances.get(source).and_then(|instance| instance.address);
     // It is no recorded acker, and no reign before waits for a proof, which it could have been an acker of.
     let expendable = !acknowledges && seen.record.operation.is_none() && seen.record.unproven.is_empty();
-    let source_holds = closed_with(seen, source).cloned();
+    let source_holds = candidate_holds(seen, source).cloned();
     let source = source.clone();
     FollowOrder { epoch, source, source_host, source_address, acknowledges, ahead, source_holds, expendable }
 }
 
 /// What a candidate said that it holds after it had obeyed an order of its operation: it can only become more. Only of a
 /// candidate: of a primary it becomes more all the time, and so would each order be another one, given anew.
-fn closed_with<'a>(seen: &'a Observed, name: &Name) -> Option<&'a GtidSet> {
+fn candidate_holds<'a>(seen: &'a Observed, name: &Name) -> Option<&'a GtidSet> {
     let operation = seen.record.operation.as_ref().filter(|it| it.phase.may_have_promoted())?;
     let state = seen.instances.get(name)?.state.as_ref()?;
     let obeyed = state.promised == operation.epoch && state.in_force;

@@ -1,10 +1,12 @@
 //! Where the Services should lead.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use common::gtid::GtidSet;
 use common::instance::Phase;
 
+use super::operation::closed_with;
 use super::{Kind, Name, Observed, Operation, OperationPhase, Plan, Record, Routes};
 
 /// The primary that clients may be sent to now, with its epoch: the recorded one until it hands over, or the candidate of an
@@ -47,20 +49,32 @@ fn candidate<'a>(seen: &'a Observed, operation: &'a Operation) -> Option<(&'a Na
 }
 
 /// What contains everything that was acknowledged: what the candidate of a failover said when it was fenced, or what the
-/// old primary of a switchover had executed when it was closed. Only the one who asked knows.
+/// old primary of a switchover had executed when it was closed.
 fn acknowledged<'a>(seen: &'a Observed, operation: &Operation) -> Option<&'a GtidSet> {
-    let said = |name: &Option<Name>| seen.held_by(name.as_ref()?, operation.epoch)?.mysqld.as_ref();
     match operation.kind {
-        Kind::Failover => said(&operation.to).map(|mysqld| &mysqld.received),
-        Kind::Switchover => said(&operation.from).map(|mysqld| &mysqld.executed),
+        Kind::Failover => {
+            let state = seen.held_by(operation.to.as_ref()?, operation.epoch)?;
+            state.mysqld.as_ref().map(|mysqld| &mysqld.received)
+        }
+        Kind::Switchover => closed_with(seen, operation),
         Kind::Bootstrap | Kind::Reconfigure | Kind::Fence => None,
     }
 }
+
+/// While a change of primary goes on, so long the routes are left alone until the primary's moves: replicas that are fenced or
+/// sent ahead would be taken off and put on again, and a kube-proxy that has just rewritten its rules for that lets the hand-over
+/// wait, for as long as its `minSyncPeriod` says.
+const LEFT_ALONE: Duration = Duration::from_secs(2);
 
 /// The routes, when there is something to say. A primary that is silent keeps its route: only a hand-over moves it.
 /// With no replica fit for reads, reads go to the primary rather than nowhere.
 pub fn routes(seen: &Observed, plan: &Plan) -> Option<Routes> {
     let (primary, epoch) = leads_to(seen, plan)?;
+    let moves = |operation: &Operation| matches!(operation.kind, Kind::Failover | Kind::Switchover);
+    let is_moving = seen.record.operation.as_ref().is_some_and(moves) && seen.operation_age < LEFT_ALONE;
+    if is_moving && epoch == seen.record.epoch {
+        return None;
+    }
     let mut replicas: BTreeSet<Name> = seen
         .instances
         .iter()

@@ -105,6 +105,7 @@ fn reopen(seen: &Observed, primary: &Name, instance: &Instance) -> Vec<(Name, Or
                 apply_timeout_ms: REOPEN_TIMEOUT_MS,
                 tail_unproven: false,
                 proven,
+                must_hold: None,
             }),
         ));
     }

@@ -1,7 +1,7 @@
 //! Promote: apply everything that was received, then open.
 //!
 //! ```text
-//! receiver stopped -> received applied -> coordinator idle, or killed
+//! all that it must hold received -> receiver stopped -> received applied -> coordinator idle, or killed
 //!   -> tail proven? -no-> semi-sync source on, stay closed
 //!          \-yes-> super_read_only=OFF -> account locks -> semi-sync on -> read_only=OFF -> offline_mode=OFF
 //!   -> (later) first acknowledgement read; coordinator killed, RESET REPLICA ALL
@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::gtid::GtidSet;
 use common::instance::{PromoteOrder, RefusalCode, Role};
 
 use super::Done;
@@ -44,6 +45,10 @@ const WAITING_AND_ACKNOWLEDGED: &str = "SELECT \
 const FIRST: Duration = Duration::from_secs(2);
 /// Pace of looking for it.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// Longest wait for the rest of what the candidate of a switchover must hold: then the order is asked for again.
+const RECEIVE: Duration = Duration::from_secs(2);
+/// Pace of looking whether it has arrived.
+const RECEIVE_LOOK: Duration = Duration::from_millis(2);
 /// One look at the applier while it works.
 const APPLY_LOOK: Duration = Duration::from_millis(500);
 
@@ -59,6 +64,11 @@ pub(super) async fn promote(instance: &Arc<Instance>, order: &PromoteOrder, pass
         open(&mut hands, acks_needed, &struck, &mut steps).await?;
         tokio::spawn(forget_the_channel(Arc::clone(instance)));
         return Ok(Done::InForce);
+    }
+    if let Some(wanted) = &order.must_hold {
+        let mut hands = instance.hands().await?;
+        pass.run(receive(&mut hands, wanted)).await?;
+        steps.done("received");
     }
     stop_receiver_for_sure(instance, pass).await?;
     steps.done("receiver");
@@ -101,6 +111,31 @@ async fn open(hands: &mut Hands, acks_needed: u32, struck: &[u32], steps: &mut S
     hands.exec("SET GLOBAL offline_mode=OFF", STATEMENT).await?;
     steps.done("open");
     Ok(())
+}
+
+/// Waits until all of `wanted` has been received. It comes from a primary that takes no more writes.
+async fn receive(hands: &mut Hands, wanted: &GtidSet) -> Result<()> {
+    let begun = Instant::now();
+    let session = hands.session()?;
+    loop {
+        let channel = channel(session).await?;
+        let mut held = executed(session).await?;
+        if let Some(channel) = &channel {
+            held.extend_with(&channel.received);
+        }
+        if wanted.is_subset(&held) {
+            return Ok(());
+        }
+        if channel.is_none_or(|channel| channel.receiver == "OFF") {
+            let lacks = wanted.subtract(&held);
+            let message = format!("nothing is being received, and {lacks} of the old primary is missing");
+            return Err(Error::Refused(RefusalCode::Failed, message));
+        }
+        if begun.elapsed() >= RECEIVE {
+            return Err(Error::Slow { what: "receiving what the old primary held", after: RECEIVE });
+        }
+        tokio::time::sleep(RECEIVE_LOOK).await;
+    }
 }
 
 /// Waits until everything in the relay log is executed. Sessions that hold a lock which the applier waits for are ended.

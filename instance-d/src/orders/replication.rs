@@ -90,7 +90,7 @@ pub async fn stop_receiver(hands: &mut Hands) -> Result<()> {
     let session = hands.session()?;
     let Some(before) = channel(session).await? else { return Ok(()) };
     if before.receiver != "OFF" {
-        nudge::until_stopped(process, session.exec("STOP REPLICA IO_THREAD", STOP_RECEIVER)).await?;
+        nudge::until_receiver_stopped(process, session.exec("STOP REPLICA IO_THREAD", STOP_RECEIVER)).await?;
     }
     match channel(session).await? {
         Some(after) if after.receiver != "OFF" => {
@@ -248,7 +248,9 @@ async fn end_dumps(session: &mut Session, struck: &[u32]) -> Result<()> {
 pub async fn set_acks(hands: &mut Hands, acks_needed: u32) -> Result<()> {
     if acks_needed == 0 {
         // Releases waiters: what the order says is that no acknowledgement is needed.
-        return hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=OFF", STATEMENT).await;
+        let process = hands.process();
+        let off = hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=OFF", STATEMENT);
+        return nudge::until_acknowledgements_stopped(process, off).await;
     }
     hands.exec(&format!("SET GLOBAL rpl_semi_sync_source_wait_for_replica_count={acks_needed}"), STATEMENT).await?;
     hands.exec("SET GLOBAL rpl_semi_sync_source_enabled=ON", STATEMENT).await

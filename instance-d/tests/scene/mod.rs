@@ -333,6 +333,7 @@ impl Scene {
             apply_timeout_ms: 10_000,
             tail_unproven: false,
             proven: None,
+            must_hold: None,
         };
         self.failover(ordinal).promote(&order, CALL).await
     }

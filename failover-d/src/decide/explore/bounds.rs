@@ -88,6 +88,8 @@ pub(super) enum Sabotage {
     TailServed,
     /// A primary that has declined a demotion obeys the same when it is asked once more.
     DeclineForgotten,
+    /// The candidate of a switchover opens with what it has received when it is told.
+    RestNotAwaited,
 }
 
 /// The bounds of one exploration.

@@ -17,6 +17,15 @@ impl World {
             At::Close => self.close_for(server, &doing, over, bounds),
             At::Stop => {
                 let this = &mut self.servers[server as usize];
+                if let Command::Promote { hold, .. } = doing.command
+                    && hold & !this.received() != 0
+                    && bounds.sabotage != Sabotage::RestNotAwaited
+                {
+                    if over || !this.receiving {
+                        self.fail(server);
+                    }
+                    return;
+                }
                 this.receiving = false;
                 this.applying |= this.source.is_some();
                 match doing.command.kind() {

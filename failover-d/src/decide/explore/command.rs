@@ -12,7 +12,7 @@ use super::sets::{Bits, Epoch, Made, Set, each, name, number, one, small};
 pub(super) enum Command {
     Fence { epoch: Epoch, start: bool },
     Follow { epoch: Epoch, source: u8, acknowledges: bool, ahead: bool, holds: Option<Set> },
-    Promote { epoch: Epoch, needed: u8, ackers: Bits, unproven: bool, proven: Option<Set> },
+    Promote { epoch: Epoch, needed: u8, ackers: Bits, unproven: bool, proven: Option<Set>, hold: Set },
     Acks { epoch: Epoch, needed: u8, struck: Bits },
     Demote { epoch: Epoch, kill: bool },
 }
@@ -77,6 +77,7 @@ impl Command {
                 ackers: order.ackers.iter().fold(0, |out, ordinal| out | 1 << ordinal),
                 unproven: order.tail_unproven,
                 proven: order.proven.as_ref().map(|set| small(made, set)),
+                hold: order.must_hold.as_ref().map_or(0, |set| small(made, set)),
             },
             Order::Acks(order) => Self::Acks {
                 epoch: order.epoch as Epoch,
@@ -110,6 +111,7 @@ impl Command {
                 apply_timeout_ms: 0,
                 tail_unproven: false,
                 proven: None,
+                must_hold: None,
             }),
             Self::Acks { epoch, needed, struck } => Order::Acks(AcksOrder {
                 epoch: epoch.into(),

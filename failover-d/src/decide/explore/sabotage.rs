@@ -44,7 +44,8 @@ pub(super) fn decide_with(sabotage: Sabotage, seen: &Observed, decide: fn(&Obser
         | Sabotage::UuidKept
         | Sabotage::Unapplied
         | Sabotage::TailServed
-        | Sabotage::DeclineForgotten => {}
+        | Sabotage::DeclineForgotten
+        | Sabotage::RestNotAwaited => {}
     }
     decide(&seen)
 }

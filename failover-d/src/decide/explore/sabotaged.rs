@@ -11,6 +11,7 @@ use super::sets::one;
 use super::world::{Letter, World};
 
 const LATE: &[Mood] = &[Mood::Prompt, Mood::Late];
+const PATIENT: &[Mood] = &[Mood::Prompt, Mood::Patient];
 const WARY: &[Mood] = &[Mood::Prompt, Mood::Wary];
 
 /// Bounds in which it shows.
@@ -113,6 +114,17 @@ fn opening_before_all_is_applied_shows() {
 #[test]
 fn serving_an_unproven_tail_shows() {
     Small::new(bounds(Sabotage::TailServed, 3, kind::CRASH | kind::VANISH)).shows(14);
+}
+
+/// c-2 has acknowledged what c-1 has not received.
+#[test]
+fn opening_before_the_rest_has_arrived_shows() {
+    let bounds = Bounds { moods: PATIENT, ..bounds(Sabotage::RestNotAwaited, 1, kind::SWITCH) };
+    let mut world = World::new(&bounds);
+    world.told = written(&mut world);
+    world.servers[0].executed = world.told;
+    world.servers[2].executed = world.told;
+    Small::from(bounds, world).shows(14);
 }
 
 /// One controller hears that the primary goes on, and gives the switchover up; another, that it has closed.

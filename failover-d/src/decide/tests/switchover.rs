@@ -41,16 +41,30 @@ fn switchover_goes_through_its_phases() {
     assert!(
         matches!(&decide(&seen).orders[..], [(name, Order::Demote(order))] if name == "c-0" && !order.kill && order.epoch == 2)
     );
+    assert!(decide(&seen).routes.is_none(), "c-2 is not taken off for a moment");
+    let mut long = seen.clone();
+    long.operation_age = Duration::from_secs(2);
+    let routes = decide(&long).routes.unwrap();
+    assert_eq!(
+        (routes.primary.as_deref(), routes.replicas.len()),
+        (Some("c-0"), 1),
+        "c-2 receives what c-0 does not know of"
+    );
     answer(&mut seen, "c-0", 2);
     let plan = decide(&seen);
-    assert_eq!(plan.record, None, "the candidate lacks a transaction");
-    assert_eq!(plan.orders, [("c-1".to_owned(), Order::Look)]);
+    assert_eq!(plan.record, None);
+    let [(_, Order::Promote(early)), (looked_at, Order::Look)] = &plan.orders[..] else { panic!("{:?}", plan.orders) };
+    assert_eq!(looked_at, "c-1");
+    assert_eq!(early.must_hold, Some(format!("{U0}:1-9").parse().unwrap()), "the candidate lacks a transaction");
+    assert!(plan.routes.is_none());
+    let early = plan.orders[0].clone();
     executed(&mut seen, "c-1", &format!("{U0}:1-9"));
     let plan = decide(&seen);
     assert_eq!(plan.record, None, "nothing has to be written before the promotion");
     assert!(
         matches!(&plan.orders[0], (name, Order::Promote(order)) if name == "c-1" && order.epoch == 2 && order.ackers == [0, 2])
     );
+    assert_eq!(plan.orders[0], early, "the same order is not given twice");
     assert!(plan.orders.iter().all(|(name, _)| name != "c-2"), "c-2 follows already");
     let mut applying = seen.clone();
     let state = applying.instances.get_mut("c-1").unwrap().state.as_mut().unwrap();
