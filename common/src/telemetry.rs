@@ -2,7 +2,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `PELORUS_LOG` | filter, as in `info,kube_client=warn`; by default `info` without kube_client, whose errors whoever called it tells |
+//! | `PELORUS_LOG` | filter, as in `info,kube_client=warn`; by default `info` without kube_client and the watches of kube_runtime, whose errors whoever called them tells |
 //! | `PELORUS_LOG_FORMAT` | `json` (default) or `text` |
 //!
 //! Lines of the `log` crate (rustls, hyper) come along. A panic is logged as an ERROR before anything else happens.
@@ -19,7 +19,7 @@ pub const FILTER: &str = "PELORUS_LOG";
 pub const FORMAT: &str = "PELORUS_LOG_FORMAT";
 
 /// What is logged when nothing is said about it.
-const FILTER_DEFAULT: &str = "info,kube_client=off";
+const FILTER_DEFAULT: &str = "info,kube_client=off,kube_runtime::watcher=off";
 
 /// Commit that was built, when the build says so.
 pub const COMMIT: &str = match option_env!("PELORUS_COMMIT") {
