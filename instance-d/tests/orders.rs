@@ -299,7 +299,7 @@ async fn what_the_source_waits_to_commit_is_not_errant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_transaction_does_not_hold_up_a_promotion() {
+async fn half_a_transaction_and_a_backup_lock_do_not_hold_up_a_promotion() {
     let scene = Scene::cluster(2, 1).await;
     let mut admin = scene.make_table(0).await;
     admin.exec("CREATE TABLE t.big (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)", SQL).await.unwrap();
@@ -324,10 +324,14 @@ async fn half_a_transaction_does_not_hold_up_a_promotion() {
     scene.signal_mysqld(0, Signal::SIGSTOP);
     let state = scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
     assert!(relay() < before + 240_000_000, "only a part was received");
+    // The end of what was being applied is refused while somebody holds this.
+    let mut backup = scene.local(1).await;
+    backup.exec("LOCK INSTANCE FOR BACKUP", SQL).await.unwrap();
     let begun = std::time::Instant::now();
     let opened = scene.promote(1, 2, 0, &[]).await.unwrap();
     assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
     assert!(opened.in_force);
+    assert!(backup.exec("SELECT 1", SQL).await.is_err());
     assert_eq!(opened.mysqld.unwrap().executed, state.mysqld.unwrap().received);
     assert_eq!(scene.value(1, "SELECT COUNT(*) FROM t.big").await, "0");
     scene.admin(1).await.exec("INSERT INTO t.big (b) VALUES ('new')", SQL).await.unwrap();

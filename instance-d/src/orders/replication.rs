@@ -22,8 +22,10 @@ const STOP_APPLIER: Duration = Duration::from_secs(3);
 const DUMPS_GONE: Duration = Duration::from_secs(2);
 /// Longest RESET REPLICA ALL: 30 ms measured.
 const RESET: Duration = Duration::from_secs(10);
-/// Sessions in `LOCK INSTANCE FOR BACKUP`: account management waits for them.
-const BLOCKS_ACCOUNTS: &str = "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks \
+/// STOP REPLICA while a session holds the backup lock.
+const ER_LOCKED_FOR_BACKUP: u16 = 3857;
+/// Sessions in `LOCK INSTANCE FOR BACKUP`: account management waits for them, and STOP REPLICA is refused.
+const HOLDS_BACKUP_LOCK: &str = "SELECT DISTINCT PROCESSLIST_ID FROM performance_schema.metadata_locks \
     JOIN performance_schema.threads ON THREAD_ID=OWNER_THREAD_ID \
     WHERE OBJECT_TYPE='BACKUP LOCK' AND LOCK_DURATION='EXPLICIT' AND LOCK_STATUS='GRANTED' AND TYPE='FOREGROUND' \
     AND PROCESSLIST_ID IS NOT NULL";
@@ -127,8 +129,16 @@ pub async fn kill_coordinator(hands: &mut Hands) -> Result<()> {
         tokio::time::sleep(POLL).await;
     }
     // Both threads are gone: this only settles the state, in 0.1 ms.
-    session.exec("STOP REPLICA", STATEMENT).await?;
-    Ok(())
+    loop {
+        match session.exec("STOP REPLICA", STATEMENT).await {
+            Err(error) if error.code() == Some(ER_LOCKED_FOR_BACKUP) && begun.elapsed() < STOP_APPLIER => {
+                end_sessions(session, HOLDS_BACKUP_LOCK, "held the backup lock, which keeps replication from stopping")
+                    .await?;
+                tokio::time::sleep(POLL).await;
+            }
+            settled => return Ok(settled?),
+        }
+    }
 }
 
 /// Removes a channel of which everything received is executed. mysqld can die in the midst of it and leaves a channel that
@@ -185,7 +195,8 @@ pub async fn set_locks(hands: &mut Hands, struck: &[u32], writable: bool) -> Res
             session.exec("SET GLOBAL read_only=ON", STATEMENT).await?;
             session.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
         }
-        end_sessions(session, BLOCKS_ACCOUNTS, "held the backup lock, which keeps accounts from being locked").await?;
+        end_sessions(session, HOLDS_BACKUP_LOCK, "held the backup lock, which keeps accounts from being locked")
+            .await?;
         for (ordinals, locked) in [(&lock, true), (&unlock, false)] {
             if !ordinals.is_empty() {
                 session.exec(&accounts::lock_statement(ordinals, locked)?, STATEMENT).await?;
