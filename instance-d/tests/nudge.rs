@@ -62,32 +62,6 @@ async fn acknowledgements_of_a_replica_that_came_again_are_read_at_once() {
     assert!(waits[2] < Duration::from_millis(800) || !can_nudge(), "{waits:?}");
 }
 
-/// mysqld alone lets nobody log in for a second when it ceases to be a source.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_can_log_in_while_an_old_primary_becomes_a_replica() {
-    let scene = Scene::cluster(3, 1).await;
-    scene.make_table(0).await;
-    scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 2000, kill: false }, CALL).await.unwrap();
-    scene.promote(1, 2, 1, &[0, 2]).await.unwrap();
-    let follow = scene.follow(0, 2, 1, true);
-    let mut longest = Duration::ZERO;
-    let mut follow = std::pin::pin!(follow);
-    loop {
-        let begun = std::time::Instant::now();
-        tokio::select! {
-            // Refused or not: it is answered.
-            _ = scene.sql(0, "admin") => longest = longest.max(begun.elapsed()),
-            done = &mut follow => {
-                done.unwrap();
-                longest = longest.max(begun.elapsed());
-                break;
-            }
-        }
-    }
-    println!("longest login {longest:?}");
-    assert!(longest < Duration::from_millis(600) || !can_nudge(), "{longest:?}");
-}
-
 /// The same of a candidate that has just opened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_of_a_replica_that_was_sent_to_the_candidate_twice_are_read_at_once() {
@@ -105,6 +79,31 @@ async fn acknowledgements_of_a_replica_that_was_sent_to_the_candidate_twice_are_
     let waited = begun.elapsed();
     println!("acknowledged after {waited:?}");
     assert!(waited < Duration::from_millis(800) || !can_nudge(), "{waited:?}");
+}
+
+/// mysqld alone lets nobody log in for a second when it ceases to be a source.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_can_log_in_while_an_old_primary_becomes_a_replica() {
+    let scene = Scene::cluster(3, 1).await;
+    scene.make_table(0).await;
+    scene.failover(0).demote(&DemoteOrder { epoch: 2, budget_ms: 2000, kill: false }, CALL).await.unwrap();
+    scene.promote(1, 2, 1, &[0, 2]).await.unwrap();
+    let mut longest = Duration::ZERO;
+    let mut follow = std::pin::pin!(scene.follow(0, 2, 1, true));
+    loop {
+        let begun = std::time::Instant::now();
+        tokio::select! {
+            // Refused or not: it is answered.
+            _ = scene.sql(0, "admin") => longest = longest.max(begun.elapsed()),
+            done = &mut follow => {
+                done.unwrap();
+                longest = longest.max(begun.elapsed());
+                break;
+            }
+        }
+    }
+    println!("longest login {longest:?}");
+    assert!(longest < Duration::from_millis(600) || !can_nudge(), "{longest:?}");
 }
 
 /// Whether this kernel signals threads by a descriptor (Linux 6.9).

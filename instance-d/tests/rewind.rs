@@ -18,7 +18,7 @@ use common::instance::{
 use common::mysql::{Credentials, Endpoint, Password, Session};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use scene::{CALL, SQL, Scene, refused};
+use scene::{CALL, SQL, Scene, promotion, refused};
 use tokio::sync::Mutex;
 
 /// Longest answer to a writer that nobody acknowledges: it dies with its server.
@@ -429,15 +429,7 @@ async fn a_half_rewound_instance_that_is_promoted_is_cut_first() {
     // A fence does not start it, a promotion carries the cut out and still wants the rest proven.
     let fenced = scene.failover(0).fence(&FenceOrder { epoch: 3, start: false }, CALL).await.unwrap();
     assert_eq!(fenced.phase, Phase::Crashed);
-    let order = |proven| PromoteOrder {
-        epoch: 3,
-        acks_needed: 1,
-        ackers: vec![1],
-        apply_timeout_ms: 10_000,
-        tail_unproven: false,
-        proven,
-        must_hold: None,
-    };
+    let order = |proven| PromoteOrder { proven, ..promotion(3, 1, &[1]) };
     scene.failover(0).promote(&order(None), CALL).await.unwrap();
     let closed = |state: &InstanceState| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.enabled);
     let state = scene.until(0, "closed as a source", closed).await;

@@ -1,9 +1,8 @@
 //! Whether a candidate may take the Lease: pure, with the time as a parameter.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1 as k8s;
-use tokio::time::Instant;
 
 use super::Config;
 

@@ -132,7 +132,8 @@ impl Lease {
             let since = Instant::now();
             match self.api.get().await {
                 Ok(found) => {
-                    let step = candidate.decide(found.as_ref().map(decide::Record::of), &self.config, Instant::now());
+                    let now = Instant::now().into_std();
+                    let step = candidate.decide(found.as_ref().map(decide::Record::of), &self.config, now);
                     if let Some(held) = self.take(step, found, since).await {
                         return held;
                     }

@@ -194,7 +194,7 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
     let mut orders = vec![(to.clone(), promote_order(seen, operation, instance, proven))];
     let waits = |name: &Name| {
         let is_down = || seen.phase_of(name) == Some(Phase::Crashed);
-        seen.operation_age < HEAD_START && (is_down() || is_not_needed_yet(seen, operation, name))
+        seen.operation_age < HEAD_START && (is_down() || is_not_needed_yet(seen, operation, to, name))
     };
     let follow = follow_orders(seen, operation.epoch, to, &operation.ackers);
     orders.extend(follow.into_iter().filter(|(name, _)| !waits(name)));
@@ -202,15 +202,12 @@ fn promoting(seen: &Observed, operation: &Operation) -> Plan {
 }
 
 /// The old primary of a switchover, when so many others follow the candidate already that clients do not wait for it.
-fn is_not_needed_yet(seen: &Observed, operation: &Operation, name: &Name) -> bool {
-    let follows = |acker: &&Name| {
-        let to = operation.to.as_ref();
-        let acker = seen.instances.get(*acker).filter(|_| *acker != name);
-        acker.zip(to).is_some_and(|(acker, to)| acker.follows(to, &seen.wish))
-    };
-    operation.kind == Kind::Switchover
-        && operation.from.as_ref() == Some(name)
-        && operation.ackers.iter().filter(follows).count() >= operation.acks_needed as usize
+fn is_not_needed_yet(seen: &Observed, operation: &Operation, to: &Name, name: &Name) -> bool {
+    if operation.kind != Kind::Switchover || operation.from.as_ref() != Some(name) {
+        return false;
+    }
+    let others = operation.ackers.iter().filter(|acker| *acker != name).filter_map(|acker| seen.instances.get(acker));
+    others.filter(|acker| acker.follows(to, &seen.wish)).count() >= operation.acks_needed as usize
 }
 
 fn promote_order(seen: &Observed, operation: &Operation, candidate: &Instance, proven: Option<GtidSet>) -> Order {

@@ -13,7 +13,7 @@ use common::mysql::{Ca, Credentials, Endpoint, Session, Tls};
 use common::names::account;
 use common::sql::quote_str;
 
-use super::replication::{Channel, channel, executed, parse, set_acks, stop_receiver_for_sure};
+use super::replication::{Channel, channel, executed, held_here, parse, set_acks, stop_receiver_for_sure};
 use super::{Done, close};
 use crate::error::{Error, Result};
 use crate::gate::Pass;
@@ -189,7 +189,7 @@ async fn nothing_errant(
     credentials: &Credentials,
 ) -> Result<()> {
     if let Some(theirs) = &order.source_holds
-        && held_here(own).await?.is_subset(theirs)
+        && held_here(own).await?.0.is_subset(theirs)
     {
         return Ok(());
     }
@@ -208,19 +208,13 @@ async fn nothing_errant(
 
 /// What is here and foreign to the source; own sets first.
 async fn difference(own: &mut Session, source: &mut Session) -> Result<GtidSet> {
-    let mine = held_here(own).await?;
+    let (mine, _) = held_here(own).await?;
     let theirs = held(source).await?;
     if mine.is_subset(&theirs) {
         return Ok(GtidSet::default());
     }
     let uuid: Option<String> = source.first("SELECT @@GLOBAL.server_uuid", STATEMENT).await?;
     Ok(mine.foreign_to(&theirs, &uuid.unwrap_or_default()))
-}
-
-/// What this instance has executed or received.
-async fn held_here(own: &mut Session) -> Result<GtidSet> {
-    let received = channel(own).await?.map(|channel| channel.received).unwrap_or_default();
-    Ok(executed(own).await?.union(&received))
 }
 
 /// What a source has. What it has received counts: it is applied before the source is opened; and it is read before what

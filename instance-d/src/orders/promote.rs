@@ -15,7 +15,8 @@ use common::instance::{PromoteOrder, RefusalCode, Role};
 
 use super::Done;
 use super::replication::{
-    channel, end_sessions, executed, kill_coordinator, reset_channel, set_acks, set_locks, stop_receiver_for_sure,
+    channel, end_sessions, executed, held_here, kill_coordinator, reset_channel, set_acks, set_locks,
+    stop_receiver_for_sure,
 };
 use crate::data::Promise;
 use crate::error::{Error, Result};
@@ -118,11 +119,7 @@ async fn receive(hands: &mut Hands, wanted: &GtidSet) -> Result<()> {
     let begun = Instant::now();
     let session = hands.session()?;
     loop {
-        let channel = channel(session).await?;
-        let mut held = executed(session).await?;
-        if let Some(channel) = &channel {
-            held.extend_with(&channel.received);
-        }
+        let (held, channel) = held_here(session).await?;
         if wanted.is_subset(&held) {
             return Ok(());
         }

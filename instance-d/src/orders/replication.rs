@@ -83,6 +83,19 @@ pub async fn executed(session: &mut Session) -> Result<GtidSet> {
     parse(&set.unwrap_or_default())
 }
 
+/// What this instance has executed or received, and the channel as it was when that was read.
+///
+/// # Errors
+/// Those of MySQL.
+pub async fn held_here(session: &mut Session) -> Result<(GtidSet, Option<Channel>)> {
+    let channel = channel(session).await?;
+    let mut held = executed(session).await?;
+    if let Some(channel) = &channel {
+        held.extend_with(&channel.received);
+    }
+    Ok((held, channel))
+}
+
 /// Stops the receiver for sure: the statement returned and the thread is gone.
 ///
 /// # Errors

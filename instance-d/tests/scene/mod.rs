@@ -326,16 +326,7 @@ impl Scene {
         acks_needed: u32,
         ackers: &[u32],
     ) -> Result<InstanceState, Error> {
-        let order = PromoteOrder {
-            epoch,
-            acks_needed,
-            ackers: ackers.to_vec(),
-            apply_timeout_ms: 10_000,
-            tail_unproven: false,
-            proven: None,
-            must_hold: None,
-        };
-        self.failover(ordinal).promote(&order, CALL).await
+        self.failover(ordinal).promote(&promotion(epoch, acks_needed, ackers), CALL).await
     }
 
     pub async fn follow(
@@ -437,6 +428,19 @@ impl Drop for Scene {
 }
 
 /// The code of a refusal.
+/// An order to promote whose tail is proven, and that has to wait for nothing.
+pub fn promotion(epoch: u64, acks_needed: u32, ackers: &[u32]) -> PromoteOrder {
+    PromoteOrder {
+        epoch,
+        acks_needed,
+        ackers: ackers.to_vec(),
+        apply_timeout_ms: 10_000,
+        tail_unproven: false,
+        proven: None,
+        must_hold: None,
+    }
+}
+
 pub fn refused<T: std::fmt::Debug>(answer: Result<T, Error>) -> (RefusalCode, String) {
     match answer {
         Err(Error::Refused(refusal)) => (refusal.code, refusal.message),
