@@ -187,16 +187,7 @@ pub fn quote_str_any_mode(text: &str) -> Result<String, SqlError> {
 /// Text as a hexadecimal literal that means the same in every `sql_mode`. Only in expressions: statements on accounts
 /// and replication take string literals alone.
 pub fn quote_hex(text: &str) -> String {
-    use fmt::Write as _;
-
-    let mut out = String::with_capacity(text.len() * 2 + 12);
-    out.push_str("_utf8mb4 x'");
-    for byte in text.bytes() {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
-    out.push('\'');
-    out
+    format!("_utf8mb4 x'{}'", hex::encode(text))
 }
 
 #[cfg(test)]

@@ -123,6 +123,14 @@ pub fn client_config(material: &Material) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
+/// Client side of anything that asks for no client certificate: trusts these authorities alone (`ca.crt`).
+///
+/// # Errors
+/// Unusable material.
+pub fn trusting(authorities: &str) -> Result<ClientConfig, Error> {
+    Ok(ClientConfig::builder().with_root_certificates(roots(authorities)?).with_no_client_auth())
+}
+
 /// Which daemon a verified client certificate belongs to. `None`: no certificate, or none of ours.
 pub fn peer_daemon(chain: Option<&[CertificateDer<'_>]>) -> Option<&'static str> {
     let leaf = chain?.first()?;

@@ -44,6 +44,8 @@ const TOOLS: [(&str, &str); 4] = [
     ("github.com/coredns/coredns", "coredns"),
     ("helm.sh/helm/v3/cmd/helm", "helm"),
 ];
+/// The S3 server of `go/s3`. A module of its own: its many dependencies are none of the others' business.
+const S3: (&str, &str) = ("github.com/versity/versitygw/cmd/versitygw", "versitygw");
 /// Debian packages in the MySQL image.
 const MYSQL_PACKAGES: &str =
     "base-files,base-passwd,bash,coreutils,dash,grep,sed,libc-bin,mysql-server-core,mysql-client-core";
@@ -68,6 +70,8 @@ pub struct Artifacts {
     pub kube: PathBuf,
     /// Folder with `etcd`, `nats-server`, `coredns` and `helm`.
     pub tools: PathBuf,
+    /// Folder with `versitygw`, an S3 server.
+    pub s3: PathBuf,
     /// Root file system with MySQL.
     pub mysql_root: PathBuf,
     /// The pause program.
@@ -101,6 +105,13 @@ fn tools_inputs() -> Inputs {
         .with("go.sum", include_str!("../go/tools/go.sum"))
 }
 
+fn s3_inputs() -> Inputs {
+    Inputs::default()
+        .with("tools.go", include_str!("../go/s3/tools.go"))
+        .with("go.mod", include_str!("../go/s3/go.mod"))
+        .with("go.sum", include_str!("../go/s3/go.sum"))
+}
+
 /// The MySQL image's `/etc/nsswitch.conf`.
 const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
@@ -119,15 +130,16 @@ pub fn ensure(paths: &Paths) -> Result<Artifacts> {
         let mysql = scope.spawn(|| mysql(&paths.cache));
         let programs = (|| {
             let pause = pause(&paths.cache)?;
-            Ok((pause, kube(&paths.cache)?, tools(&paths.cache)?))
+            Ok((pause, kube(&paths.cache)?, tools(&paths.cache)?, s3(&paths.cache)?))
         })();
         let mysql = mysql.join().unwrap_or_else(|_| Err(Error::Invalid("the build of the MySQL root panicked".into())));
         (mysql, programs)
     });
-    let (pause, kube, tools) = programs?;
+    let (pause, kube, tools, s3) = programs?;
     Ok(Artifacts {
         kube: kube.join("bin"),
         tools: tools.join("bin"),
+        s3: s3.join("bin"),
         mysql_root: mysql?.join("root"),
         pause: pause.join("pause"),
     })
@@ -198,18 +210,36 @@ fn kube(cache: &Path) -> Result<PathBuf> {
 }
 
 fn tools(cache: &Path) -> Result<PathBuf> {
-    cache::entry(cache, "tools", &tools_inputs().key(), |folder| {
-        let source = sources(
-            folder,
-            &[
-                ("tools.go", include_str!("../go/tools/tools.go")),
-                ("go.mod", include_str!("../go/tools/go.mod")),
-                ("go.sum", include_str!("../go/tools/go.sum")),
-            ],
-        )?;
+    let files = [
+        ("tools.go", include_str!("../go/tools/tools.go")),
+        ("go.mod", include_str!("../go/tools/go.mod")),
+        ("go.sum", include_str!("../go/tools/go.sum")),
+    ];
+    go_programs(cache, "tools", &tools_inputs(), &files, &TOOLS)
+}
+
+fn s3(cache: &Path) -> Result<PathBuf> {
+    let files = [
+        ("tools.go", include_str!("../go/s3/tools.go")),
+        ("go.mod", include_str!("../go/s3/go.mod")),
+        ("go.sum", include_str!("../go/s3/go.sum")),
+    ];
+    go_programs(cache, "s3", &s3_inputs(), &files, &[S3])
+}
+
+/// Builds programs of one Go module into the folder `bin` of a cache entry.
+fn go_programs(
+    cache: &Path,
+    kind: &str,
+    inputs: &Inputs,
+    files: &[(&str, &str)],
+    programs: &[(&str, &str)],
+) -> Result<PathBuf> {
+    cache::entry(cache, kind, &inputs.key(), |folder| {
+        let source = sources(folder, files)?;
         let bin = folder.join("bin");
         command::folder(&bin)?;
-        for (package, program) in TOOLS {
+        for (package, program) in programs {
             let started = Instant::now();
             go_build(source.path(), package, "-s -w", &bin.join(program))?;
             info!("built {program} in {:.1} s", started.elapsed().as_secs_f64());

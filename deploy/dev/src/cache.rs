@@ -37,19 +37,10 @@ impl Inputs {
 
     /// The first digits of the digest.
     pub fn key(&self) -> String {
-        let mut text = hex(&self.0.clone().finalize());
+        let mut text = hex::encode(self.0.clone().finalize());
         text.truncate(DIGITS);
         text
     }
-}
-
-/// Hexadecimal text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// SHA-256 of a file, as hexadecimal text. By the system's program: ours is not optimised in a development build, and images are large.

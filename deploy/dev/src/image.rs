@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use crate::{
-    cache::{file_digest, hex},
+    cache::file_digest,
     error::{Error, Result},
 };
 
@@ -94,7 +94,7 @@ pub(crate) fn write_archive(path: &Path, images: &[Image]) -> Result<()> {
             "history": history,
         })
         .to_string();
-        let config_name = format!("{}.json", hex(&Sha256::digest(&config)));
+        let config_name = format!("{}.json", hex::encode(Sha256::digest(&config)));
         if !written.contains(&config_name) {
             let mut entry = header(EntryType::Regular, 0o644, config.len() as u64);
             archive.append_data(&mut entry, &config_name, config.as_bytes()).map_err(failed())?;
@@ -242,7 +242,7 @@ mod tests {
             serde_json::from_slice(&outer[manifest[1]["Config"].as_str().unwrap()]).unwrap();
         assert_eq!(config["config"]["User"], "65532:65532");
         for (at, layer) in manifest[1]["Layers"].as_array().unwrap().iter().enumerate() {
-            let digest = hex(&Sha256::digest(&outer[layer.as_str().unwrap()]));
+            let digest = hex::encode(Sha256::digest(&outer[layer.as_str().unwrap()]));
             assert_eq!(config["rootfs"]["diff_ids"][at], format!("sha256:{digest}"));
         }
         let base = entries(&outer[manifest[1]["Layers"][0].as_str().unwrap()]);

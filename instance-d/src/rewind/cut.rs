@@ -13,11 +13,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use common::binlog::{IN_USE, IN_USE_AT};
 use common::gtid::GtidSet;
 use common::instance::Epoch;
 use serde::{Deserialize, Serialize};
 
-use super::event::{IN_USE, IN_USE_AT};
 use super::{scan, step};
 use crate::data::{Volume, remove, sync_dir};
 use crate::error::{Error, Result};

@@ -12,11 +12,7 @@
 //! Condemned data is not served. It is copied to the volume, and then topology-ctl may clone over it.
 //! Every step is on disk before the next; an order that finds an interrupted rewind begins anew with what is there.
 
-mod content;
 mod cut;
-mod event;
-mod group;
-mod parse;
 #[cfg(test)]
 mod real;
 mod save;

@@ -10,11 +10,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use common::binlog::{IN_USE, IN_USE_AT, MAGIC};
 use common::gtid::GtidSet;
 use common::instance::Epoch;
 use serde::{Deserialize, Serialize};
 
-use super::event::{IN_USE, IN_USE_AT, MAGIC};
 use super::scan::{self, Foreign};
 use crate::data::{TEMPORARY, Volume, durably, remove, sync_dir};
 use crate::error::{Error, Result};

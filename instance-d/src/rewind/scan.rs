@@ -8,11 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use common::binlog::{Content, Ending, Events, Group, Next, Piece, Step};
 use common::gtid::{Gtid, GtidSet};
 
-use super::content::{Content, Piece};
-use super::event::{Ending, Events, Next};
-use super::group::{Group, Step};
 use crate::error::{Error, Result};
 
 /// Events between two looks whether to go on.
@@ -116,7 +114,7 @@ impl Walk<'_> {
         match content {
             Content::Format => {}
             Content::Previous(set) => self.held.before = self.foreign.of(&set),
-            Content::Gtid(gtid) => self.begin(Some(gtid), position),
+            Content::Gtid(begin) => self.begin(Some(begin.gtid), position),
             Content::Anonymous => {
                 self.held.refuse(format!("a transaction without a GTID at {position}"));
                 self.begin(None, position);
@@ -190,7 +188,7 @@ fn walk(reader: impl Read, length: u64, path: &Path, foreign: &Foreign, stop: &d
         if count.is_multiple_of(LOOK) && stop() {
             return Err(Error::Overtaken);
         }
-        match events.next().map_err(Error::file("read", path))? {
+        match events.event().map_err(Error::file("read", path))? {
             Next::Event(event) => {
                 begun |= matches!(event.content, Content::Previous(_));
                 walk.take(event.content, event.position);
@@ -251,7 +249,7 @@ fn before(path: &Path, foreign: &Foreign) -> Result<Option<GtidSet>> {
     };
     let mut events = Events::new(reader, length);
     loop {
-        match events.next().map_err(Error::file("read", path))? {
+        match events.event().map_err(Error::file("read", path))? {
             Next::Event(event) => match event.content {
                 Content::Previous(set) => return Ok(Some(foreign.of(&set))),
                 Content::Format => {}
@@ -294,13 +292,18 @@ pub fn files(data: &Path, base: &str) -> Result<Vec<PathBuf>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use common::binlog::{Begin, Query};
+
     use super::*;
-    use crate::rewind::parse::Query;
 
     const UUID: &str = "11111111-1111-1111-1111-111111111111";
 
     fn gtid(number: u32) -> Gtid {
         format!("{UUID}:{number}").parse().unwrap()
+    }
+
+    fn begin(number: u32) -> Content {
+        Content::Gtid(Begin { gtid: gtid(number), committed_at: 0, length: 0 })
     }
 
     fn set(numbers: &str) -> GtidSet {
@@ -318,7 +321,7 @@ mod tests {
     }
 
     fn transaction(number: u32, pieces: &[Piece]) -> Vec<Content> {
-        vec![Content::Gtid(gtid(number)), Content::Pieces(pieces.to_vec())]
+        vec![begin(number), Content::Pieces(pieces.to_vec())]
     }
 
     const WHOLE: [Piece; 3] = [Piece::Query(Query::Begin), Piece::Change, Piece::Xid];
@@ -379,7 +382,7 @@ mod tests {
         assert_eq!(earlier.before, set("3"));
         let anonymous = held(vec![Content::Anonymous, Content::Pieces(WHOLE.to_vec())]);
         assert!(matches!(anonymous.verdict(), Verdict::Refuse(_)));
-        let endless = held([vec![Content::Gtid(gtid(3))], transaction(4, &WHOLE)].concat());
+        let endless = held([vec![begin(3)], transaction(4, &WHOLE)].concat());
         assert!(matches!(endless.verdict(), Verdict::Refuse(_)));
     }
 

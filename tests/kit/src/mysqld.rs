@@ -216,7 +216,7 @@ fn answers(socket: &Path) -> bool {
 
 /// A process that is killed when dropped.
 #[derive(Debug)]
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -24,19 +24,25 @@ fn cache() -> PathBuf {
     }
 }
 
+/// A file of the newest cache entry that has it, among those whose names begin alike.
+pub(crate) fn newest(prefix: &str, file: &str) -> Option<PathBuf> {
+    fs::read_dir(cache())
+        .ok()?
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path().join(file))
+        .filter(|path| path.is_file())
+        .max_by_key(|path| path.ancestors().nth(file.split('/').count())?.metadata().and_then(|m| m.modified()).ok())
+}
+
 /// The unpacked MySQL: a directory with `usr/sbin/mysqld`, its libraries and its loader.
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
         let named = std::env::var_os("PELORUS_MYSQL_ROOT").map(PathBuf::from);
         let found = named.or_else(|| {
-            fs::read_dir(cache())
-                .ok()?
-                .filter_map(Result::ok)
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with("mysql-"))
-                .map(|entry| entry.path().join("root"))
-                .filter(|root| root.join("usr/sbin/mysqld").is_file())
-                .max_by_key(|root| root.metadata().and_then(|m| m.modified()).ok())
+            let mysqld = newest("mysql-", "root/usr/sbin/mysqld")?;
+            mysqld.ancestors().nth(3).map(Path::to_owned)
         });
         match found {
             Some(root) if root.join("usr/sbin/mysqld").is_file() => {

@@ -77,7 +77,7 @@ impl<R: Read> Events<R> {
     ///
     /// # Errors
     /// Those of reading; a file that became shorter meanwhile is one.
-    pub fn next(&mut self) -> io::Result<Next> {
+    pub fn event(&mut self) -> io::Result<Next> {
         if self.position == 0
             && let Some(ending) = self.magic()?
         {

@@ -1,10 +1,9 @@
-//! What an event says, as far as a rewind needs it.
+//! What an event says, as far as rewinds and the archive need it.
 
 use std::io::{self, Read};
 
-use common::gtid::{Gtid, GtidSet};
-
-use super::parse::{self, Bytes, Query};
+use super::body::{self as parse, Begin, Bytes, Query};
+use crate::gtid::GtidSet;
 
 /// Length of an event's header.
 pub const HEADER: usize = 19;
@@ -38,7 +37,7 @@ pub enum Content {
     /// What the files before hold.
     Previous(GtidSet),
     /// A transaction begins.
-    Gtid(Gtid),
+    Gtid(Begin),
     /// One without a GTID begins.
     Anonymous,
     /// It goes on. A compressed transaction comes as one event with all its pieces; like neighbours are one piece.
@@ -104,6 +103,7 @@ pub mod kind {
     pub const TABLE_MAP: u8 = 19;
     /// Row events of version 1.
     pub const ROWS_V1: std::ops::RangeInclusive<u8> = 23..=25;
+    pub const HEARTBEAT: u8 = 27;
     pub const IGNORABLE: u8 = 28;
     pub const ROWS_QUERY: u8 = 29;
     pub const ROWS: std::ops::RangeInclusive<u8> = 30..=32;
@@ -113,6 +113,7 @@ pub mod kind {
     pub const XA_PREPARE: u8 = 38;
     pub const PARTIAL_UPDATE_ROWS: u8 = 39;
     pub const PAYLOAD: u8 = 40;
+    pub const HEARTBEAT_V2: u8 = 41;
     pub const GTID_TAGGED: u8 = 42;
 }
 

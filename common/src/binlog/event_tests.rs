@@ -5,8 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rewind::content::Piece;
-use crate::rewind::parse::Query;
+use crate::binlog::{Piece, Query};
 
 /// An event at a position, as a server writes it.
 fn event(position: u64, kind: u8, body: &[u8], checksums: bool) -> Vec<u8> {
@@ -38,7 +37,7 @@ fn read(file: &[u8]) -> (Vec<Event>, u64, Ending) {
     let mut events = Events::new(file, file.len() as u64);
     let mut all = Vec::new();
     loop {
-        match events.next().unwrap() {
+        match events.event().unwrap() {
             Next::Event(event) => all.push(event),
             Next::End(position, ending) => return (all, position, ending),
         }

@@ -1,9 +1,8 @@
 //! The grammar of a transaction in the binlog, and whether storage engines can undo it.
 
-use common::gtid::Gtid;
-
+use super::body::Query;
 use super::content::Piece;
-use super::parse::Query;
+use crate::gtid::Gtid;
 
 /// A transaction that has begun.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
-//! Bodies of binlog events, as far as a rewind has to understand them.
+//! Bodies of binlog events, as far as rewinds and the archive have to understand them.
 //!
 //! Formats: MySQL's `libs/mysql/binlog/event` and `libs/mysql/serialization` (tagged GTIDs). mysql_common knows these
 //! events too, but its reader panics on a torn event and verifies no checksum; a crash leaves just such files.
 //! Everything here takes any bytes and answers `None` for those that are none of its format.
 
-use common::gtid::{Gtid, GtidSet, Interval, Tag, Tsid};
 use uuid::Uuid;
+
+use crate::gtid::{Gtid, GtidSet, Interval, Tag, Tsid};
 
 /// Bytes from the front.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,16 @@ impl<'a> Bytes<'a> {
         let mut bytes = [0; 8];
         bytes.get_mut(..count)?.copy_from_slice(self.take(count)?);
         Some(u64::from_le_bytes(bytes))
+    }
+
+    /// The integer of the client protocol.
+    fn length_encoded(&mut self) -> Option<u64> {
+        match self.number(1)? {
+            252 => self.number(2),
+            253 => self.number(3),
+            254 => self.number(8),
+            first => Some(first),
+        }
     }
 
     /// An unsigned integer of the serialisation library: the low one-bits of the first byte say how many bytes follow it,
@@ -54,18 +65,47 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// `GTID_LOG_EVENT`: flags, UUID, number, and what is of no interest here.
-pub fn gtid(body: &[u8]) -> Option<Gtid> {
+/// How a transaction begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// Its identity.
+    pub gtid: Gtid,
+    /// When it was committed on the server that executed it first: `original_commit_timestamp`, microseconds since 1970.
+    /// 0: unknown (MySQL before 8.0).
+    pub committed_at: u64,
+    /// Bytes of the whole transaction, this event included. 0: unknown (MySQL before 8.0.2).
+    pub length: u64,
+}
+
+/// A commit time has 7 bytes; the highest bit says that another follows.
+const TIME_LENGTH: usize = 7;
+const ANOTHER_TIME: u64 = 1 << 55;
+
+/// `GTID_LOG_EVENT`: flags, UUID, number, type and both numbers of the logical clock; the commit time here, and the one on
+/// the first server where that is another; the length of the transaction.
+pub fn gtid(body: &[u8]) -> Option<Begin> {
     let mut bytes = Bytes(body);
     bytes.take(1)?;
     let uuid = bytes.uuid()?;
     let number = i64::try_from(bytes.number(8)?).ok()?;
-    Gtid::new(Tsid::untagged(uuid), number)
+    let gtid = Gtid::new(Tsid::untagged(uuid), number)?;
+    let mut rest = || {
+        bytes.take(1 + 8 + 8)?;
+        let committed_at = match bytes.number(TIME_LENGTH)? {
+            here if here & ANOTHER_TIME == 0 => here,
+            _ => bytes.number(TIME_LENGTH)?,
+        };
+        Some((committed_at, bytes.length_encoded().unwrap_or(0)))
+    };
+    let (committed_at, length) = rest().unwrap_or_default();
+    Some(Begin { gtid, committed_at, length })
 }
 
 /// `GTID_TAGGED_LOG_EVENT`: a message of the serialisation library. Version, size, the last field that may not be
-/// ignored, then fields with ascending numbers: 0 flags, 1 UUID (each byte an integer), 2 number, 3 tag, ...
-pub fn tagged_gtid(body: &[u8]) -> Option<Gtid> {
+/// ignored, then fields with ascending numbers: 0 flags, 1 UUID (each byte an integer), 2 number, 3 tag, 4 and 5 the numbers
+/// of the logical clock, 6 the commit time here, 7 the one on the first server where that is another, 8 the length of the
+/// transaction, ...
+pub fn tagged_gtid(body: &[u8]) -> Option<Begin> {
     let mut bytes = Bytes(body);
     bytes.variable()?;
     bytes.variable()?;
@@ -88,7 +128,20 @@ pub fn tagged_gtid(body: &[u8]) -> Option<Gtid> {
             _ => return None,
         }
     }
-    Gtid::new(Tsid { uuid: uuid?, tag: tag? }, number?)
+    let gtid = Gtid::new(Tsid { uuid: uuid?, tag: tag? }, number?)?;
+    let (mut here, mut first, mut length) = (0, None, 0);
+    // What is not there, or not known, is left out: later versions add fields.
+    while let Some(field) = bytes.variable() {
+        let value = if matches!(field, 4 | 5) { bytes.variable_signed().map(|_| 0) } else { bytes.variable() };
+        match (field, value) {
+            (4 | 5, Some(_)) => {}
+            (6, Some(value)) => here = value,
+            (7, Some(value)) => first = Some(value),
+            (8, Some(value)) => length = value,
+            _ => break,
+        }
+    }
+    Some(Begin { gtid, committed_at: first.unwrap_or(here), length })
 }
 
 /// `PREVIOUS_GTIDS_LOG_EVENT`: everything that the files before hold. The highest byte of the first number tells whether
@@ -206,7 +259,7 @@ fn ddl_xid(variables: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use proptest::prelude::*;
 
@@ -235,7 +288,29 @@ mod tests {
         body.extend((1..=16_u8).map(|byte| byte << 1));
         body.extend([0x02 << 1, 3 << 2, 0x03 << 1, 2 << 1, b'a', b'b', 0x04 << 1]);
         let gtid = tagged_gtid(&body).unwrap();
-        assert_eq!(gtid.to_string(), "01020304-0506-0708-090a-0b0c0d0e0f10:ab:3");
+        assert_eq!((gtid.committed_at, gtid.length), (0, 0), "an event of a version that ended with the tag");
+        assert_eq!(gtid.gtid.to_string(), "01020304-0506-0708-090a-0b0c0d0e0f10:ab:3");
+    }
+
+    #[test]
+    fn commit_times_and_lengths() {
+        let body = |times: &[u64], length: &[u8]| {
+            let mut body = vec![1];
+            body.extend([7; 16]);
+            body.extend(5_u64.to_le_bytes());
+            body.extend([2; 17]);
+            for (place, time) in times.iter().enumerate() {
+                let another = if place + 1 < times.len() { ANOTHER_TIME } else { 0 };
+                body.extend(&(time | another).to_le_bytes()[..7]);
+            }
+            body.extend(length);
+            gtid(&body).unwrap()
+        };
+        let read = |begin: Begin| (begin.committed_at, begin.length);
+        assert_eq!(read(body(&[9], &[200])), (9, 200));
+        assert_eq!(read(body(&[9, 8], &[252, 1, 1])), (8, 257));
+        assert_eq!(read(body(&[9], &[254, 0, 0, 0, 0, 1, 0, 0, 0])), (9, 1 << 32));
+        assert_eq!(read(body(&[], &[])), (0, 0), "an event of MySQL 5.7");
     }
 
     #[test]

@@ -1,0 +1,259 @@
+//! What the archive holds, read from the bucket alone.
+//!
+//! A file that was closed has a summary, `complete.json`; of another one the fronts of its segments are read. Segments of one
+//! file may overlap, where two shippers cut them at different boundaries: their transactions are the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::gtid::GtidSet;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::layout::{BinlogFile, Object, Root, SegmentKey};
+use super::segment::{self, Front, HEAD, Segment, VERSION};
+use super::store::{self, Put, Store};
+
+/// Objects that are read at the same time.
+const AT_ONCE: usize = 16;
+
+/// What a closed file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Complete {
+    /// Version of the format.
+    pub version: u32,
+    /// Which file.
+    #[serde(flatten)]
+    pub file: BinlogFile,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its transactions that are in the archive.
+    pub gtid: GtidSet,
+    /// How many.
+    pub transactions: u64,
+    /// Earliest commit time of them, microseconds since 1970; 0 without any.
+    pub first_commit: u64,
+    /// Latest one.
+    pub last_commit: u64,
+    /// Its segments, in the order of their bytes.
+    pub segments: Vec<Part>,
+}
+
+/// One segment in a summary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// Offset of its first byte.
+    pub first: u64,
+    /// Offset behind its last byte.
+    pub last: u64,
+    /// Its transactions.
+    pub gtid: GtidSet,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// Why the archive cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The bucket.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// An object that is not what it should be.
+    #[error("{key} is not to be trusted: {source}")]
+    Segment {
+        /// Its key.
+        key: String,
+        /// Why.
+        source: segment::Error,
+    },
+    /// A summary that cannot be understood.
+    #[error("{key} cannot be understood: {reason}")]
+    Summary {
+        /// Its key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// An object that is in a listing and not there.
+    #[error("{0} is listed and is not there")]
+    Gone(String),
+    /// Two different contents under one name.
+    #[error("{0} is there already and holds something else")]
+    Conflict(String),
+}
+
+/// One file of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub file: BinlogFile,
+    /// It was closed, and a summary says so.
+    pub complete: bool,
+    /// Its segments, in the order of their bytes.
+    pub segments: Vec<Part>,
+}
+
+impl Held {
+    /// Its transactions.
+    pub fn gtid(&self) -> GtidSet {
+        self.segments.iter().fold(GtidSet::default(), |mut all, part| {
+            all.extend_with(&part.gtid);
+            all
+        })
+    }
+}
+
+/// What a stream has to know of the archive, to put nothing twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Transactions that it has.
+    pub gtid: GtidSet,
+    /// Files whose front (format description and list of earlier transactions) it has. A server that leaves transactions of a
+    /// file out sends another front: without the time at which it was started.
+    pub fronts: BTreeSet<BinlogFile>,
+}
+
+impl Known {
+    /// Of all that the archive holds.
+    pub fn of(held: &[Held]) -> Self {
+        let mut known = Self::default();
+        for file in held {
+            known.gtid.extend_with(&file.gtid());
+            if file.segments.iter().any(|part| part.first == 0) {
+                known.fronts.insert(file.file.clone());
+            }
+        }
+        known
+    }
+}
+
+/// All files of a cluster's archive, in order.
+///
+/// # Errors
+/// The bucket's, and what is in it that should not.
+pub async fn read(store: &Store, root: &Root) -> Result<Vec<Held>, Error> {
+    let listed = store.list(&root.binlogs()).await?;
+    let mut files: BTreeMap<BinlogFile, (bool, Vec<SegmentKey>)> = BTreeMap::new();
+    for object in listed {
+        match root.parse(&object.key) {
+            Ok(Object::Complete(file)) => files.entry(file).or_default().0 = true,
+            Ok(Object::Segment(key)) => files.entry(key.file.clone()).or_default().1.push(key),
+            // Somebody else's object is nobody's reason to stop: it is told, and left.
+            Err(error) => tracing::warn!(%error, "an object in the archive is left alone"),
+        }
+    }
+    let files = stream::iter(files).map(|(file, (complete, keys))| async move {
+        let segments = if complete {
+            summary(store, root, &file).await?.segments
+        } else {
+            fronts(store, root, keys).await?.iter().map(Part::of).collect()
+        };
+        Ok(Held { file, complete, segments })
+    });
+    files.buffered(AT_ONCE).try_collect().await
+}
+
+/// What all segments of the list say of themselves, in order.
+async fn fronts(store: &Store, root: &Root, keys: Vec<SegmentKey>) -> Result<Vec<Segment>, Error> {
+    let read = |key: SegmentKey| async move { front(store, root, &key).await };
+    stream::iter(keys).map(read).buffered(AT_ONCE).try_collect().await
+}
+
+/// What a segment says of itself.
+///
+/// # Errors
+/// The bucket's, and what is no segment.
+pub async fn front(store: &Store, root: &Root, key: &SegmentKey) -> Result<Segment, Error> {
+    let name = root.segment(key);
+    let mut needed = HEAD;
+    loop {
+        let object = store.get_front(&name, needed).await?.ok_or_else(|| Error::Gone(name.clone()))?;
+        let front = segment::front(&object, key);
+        match front.map_err(|source| Error::Segment { key: name.clone(), source })? {
+            Front::Segment(segment) => return Ok(*segment),
+            Front::Needs(more) if more > object.len() && object.len() >= needed => needed = more,
+            Front::Needs(_) => return Err(Error::Segment { key: name, source: segment::Error::NoSegment }),
+        }
+    }
+}
+
+async fn summary(store: &Store, root: &Root, file: &BinlogFile) -> Result<Complete, Error> {
+    let key = root.complete(file);
+    let object = store.get(&key).await?.ok_or_else(|| Error::Gone(key.clone()))?;
+    let wrong = |reason: String| Error::Summary { key: key.clone(), reason };
+    let summary: Complete = serde_json::from_slice(&object).map_err(|error| wrong(error.to_string()))?;
+    if summary.version != VERSION {
+        return Err(wrong(format!("it is of version {}, which this release does not know", summary.version)));
+    }
+    if summary.file != *file {
+        return Err(wrong(format!("it says that it is of {}", summary.file)));
+    }
+    Ok(summary)
+}
+
+/// Puts a segment. One that is there already has to be the same.
+///
+/// # Errors
+/// The bucket's; [`Error::Conflict`].
+pub async fn put_segment(
+    store: &Store,
+    root: &Root,
+    segment: &Segment,
+    bytes: impl std::io::Read + Send + 'static,
+) -> Result<Put, Error> {
+    let key = root.segment(&segment.key);
+    let object = segment::encode(segment, bytes).map_err(|source| Error::Segment { key: key.clone(), source })?;
+    let put = store.put_new_from(&key, object).await?;
+    if put == Put::Exists && front(store, root, &segment.key).await? != *segment {
+        return Err(Error::Conflict(key));
+    }
+    Ok(put)
+}
+
+/// Says that all of a closed file is in the archive. Who comes second finds it said.
+///
+/// # Errors
+/// The bucket's, and those of reading what is there.
+pub async fn put_complete(store: &Store, root: &Root, file: &BinlogFile) -> Result<Complete, Error> {
+    let listed = store.list(&root.file(file)).await?;
+    let keys = listed.iter().filter_map(|object| match root.parse(&object.key) {
+        Ok(Object::Segment(key)) => Some(key),
+        Ok(Object::Complete(_)) | Err(_) => None,
+    });
+    let segments = fronts(store, root, keys.collect()).await?;
+    let complete = Complete::of(file.clone(), &segments);
+    let key = root.complete(file);
+    let json = serde_json::to_vec(&complete)
+        .map_err(|error| Error::Summary { key: key.clone(), reason: error.to_string() })?;
+    store.put_new(&key, json).await?;
+    Ok(complete)
+}
+
+impl Part {
+    fn of(segment: &Segment) -> Self {
+        let Segment { key, gtid, sha256, .. } = segment;
+        Self { first: key.first, last: key.last, gtid: gtid.clone(), sha256: sha256.clone() }
+    }
+}
+
+impl Complete {
+    /// Of all segments of a file.
+    fn of(file: BinlogFile, segments: &[Segment]) -> Self {
+        let mut gtid = GtidSet::default();
+        for segment in segments {
+            gtid.extend_with(&segment.gtid);
+        }
+        let commits = |commit: fn(&Segment) -> u64| segments.iter().map(commit).filter(|time| *time > 0);
+        Self {
+            version: VERSION,
+            file,
+            length: segments.iter().map(|segment| segment.key.last).max().unwrap_or(0),
+            transactions: gtid.count(),
+            first_commit: commits(|segment| segment.first_commit).min().unwrap_or(0),
+            last_commit: commits(|segment| segment.last_commit).max().unwrap_or(0),
+            segments: segments.iter().map(Part::of).collect(),
+            gtid,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The bucket, on a real S3 server with TLS.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::Read;
+use std::time::Instant;
+
+use archive::store::{Key, PART, Put};
+use archive::{Location, Store};
+use common::mysql::Password;
+use testkit::S3;
+
+fn location(server: &S3) -> Location {
+    Location {
+        bucket: S3::BUCKET.to_owned(),
+        region: "us-east-1".to_owned(),
+        endpoint: Some(server.endpoint()),
+        force_path_style: true,
+        key: Key { id: S3::KEY_ID.to_owned(), secret: Password::new(S3::SECRET), token: None },
+        authority: Some(server.authority().to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_put_once_and_never_overwritten() {
+    let server = S3::start();
+    let store = Store::new(&location(&server)).unwrap();
+    assert_eq!(store.get("a/b").await.unwrap(), None);
+    assert_eq!(store.put_new("a/b", "first").await.unwrap(), Put::Stored);
+    assert_eq!(store.put_new("a/b", "second").await.unwrap(), Put::Exists);
+    assert_eq!(store.get("a/b").await.unwrap().unwrap(), "first");
+    assert_eq!(store.get_front("a/b", 2).await.unwrap().unwrap(), "fi");
+    assert_eq!(store.get_front("a/b", 99).await.unwrap().unwrap(), "first");
+    store.delete("a/b").await.unwrap();
+    store.delete("a/b").await.unwrap();
+    assert_eq!(store.get("a/b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn large_objects_go_in_parts_and_are_not_overwritten_either() {
+    let server = S3::start();
+    let store = Store::new(&location(&server)).unwrap();
+    for length in [PART - 1, PART, PART + 1, 2 * PART] {
+        let key = format!("large/{length}");
+        let content = move || std::io::repeat(7).take(length as u64);
+        assert_eq!(store.put_new_from(&key, content()).await.unwrap(), Put::Stored, "{length}");
+        assert_eq!(store.put_new_from(&key, content()).await.unwrap(), Put::Exists, "{length}");
+        let got = store.get(&key).await.unwrap().unwrap();
+        assert_eq!((got.len(), got.iter().all(|byte| *byte == 7)), (length, true));
+    }
+    let broken = std::io::repeat(7).take(PART as u64).chain(Broken);
+    let error = store.put_new_from("large/broken", broken).await.unwrap_err();
+    assert!(error.to_string().contains("large/broken"), "{error}");
+    assert_eq!(store.get("large/broken").await.unwrap(), None);
+}
+
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::Error::other("broken"))
+    }
+}
+
+#[tokio::test]
+async fn more_than_a_page_is_listed_in_order() {
+    let server = S3::start();
+    let store = Store::new(&location(&server)).unwrap();
+    for number in 0..1003 {
+        store.put_new(&format!("p/{}/{number:05}", number % 3), "x").await.unwrap();
+    }
+    store.put_new("q", "x").await.unwrap();
+    let listed = store.list("p/").await.unwrap();
+    assert_eq!(listed.len(), 1003);
+    assert!(listed.is_sorted_by(|one, other| one.key < other.key));
+    assert_eq!(listed.first().map(|object| object.size), Some(1));
+    assert_eq!(store.folders("p/").await.unwrap(), ["0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn errors_name_the_key_and_the_reason_and_no_secret() {
+    let mut server = S3::start();
+    let right = location(&server);
+    let wrong = |location: Location| async move {
+        let began = Instant::now();
+        let error = Store::new(&location).unwrap().put_new("some/key", "x").await.unwrap_err();
+        assert!(began.elapsed() < archive::store::DEADLINE, "{:?}", began.elapsed());
+        let text = format!("{error} {error:?}");
+        assert!(text.contains("some/key"), "{text}");
+        assert!(!text.contains(S3::SECRET) && !text.contains("wrong-secret"), "{text}");
+        error.to_string()
+    };
+    let key = Key { secret: Password::new("wrong-secret"), ..right.key.clone() };
+    assert!(wrong(Location { key, ..right.clone() }).await.contains("SignatureDoesNotMatch"));
+    assert!(wrong(Location { bucket: "nobody".to_owned(), ..right.clone() }).await.contains("NoSuchBucket"));
+    let stranger = S3::start();
+    let authority = Some(stranger.authority().to_owned());
+    let text = wrong(Location { authority, ..right.clone() }).await;
+    assert!(text.contains("certificate"), "{text}");
+    server.kill();
+    assert!(wrong(right.clone()).await.contains("refused"));
+    server.run();
+    assert_eq!(Store::new(&right).unwrap().put_new("some/key", "x").await.unwrap(), Put::Stored);
+}

@@ -1,0 +1,7 @@
+//! Ships binlogs to object storage as they are written.
+
+pub mod cut;
+pub mod queue;
+pub mod ship;
+pub mod source;
+pub mod spool;

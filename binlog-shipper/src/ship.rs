@@ -1,0 +1,364 @@
+//! One stream into the archive: receives on one side and puts on the other, so that an upload never holds up the stream.
+//!
+//! ```text
+//! events -> checksum, boundaries (cut) -> spool, queue -> segment -> bucket -> shipped
+//!                     ^ waits while more than `spool_max` waits on the other side
+//! ```
+//!
+//! Nothing here is kept over a restart: the next stream asks for what the archive does not have.
+
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use archive::catalogue::{self, Known};
+use archive::segment::{self, VERSION};
+use archive::{BinlogFile, FileName, Root, Segment, Store};
+use common::binlog::{HEADER, IN_USE, MAGIC, kind};
+use common::gtid::GtidSet;
+use common::instance::Epoch;
+use rand::RngExt;
+use tokio::io::AsyncRead;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::cut::{Cutter, LOOKED_INTO, Meaning};
+use crate::queue::{Cut, Next, Queue};
+use crate::source::{self, Events, Head, Source, Until};
+use crate::spool::{Spool, Spooled};
+
+/// Pauses between tries of a put that failed: doubled from the first to the last, with jitter.
+const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a file's name in an event that is not in a file.
+const NAME_MAX: u64 = 4096;
+/// Where flags are in a header.
+const FLAGS_AT: usize = 17;
+
+/// What is streamed, and where to.
+#[derive(Debug)]
+pub struct Stream {
+    /// The server.
+    pub source: Source,
+    /// Its `server_uuid`.
+    pub server: Uuid,
+    /// The epoch in which it is the primary.
+    pub epoch: Epoch,
+    /// Where the archive of its cluster lies.
+    pub root: Root,
+    /// In which bucket.
+    pub store: Store,
+    /// Folder for bytes on their way; of this stream alone.
+    pub spool: PathBuf,
+    /// Longest time that a transaction waits to be put.
+    pub flush_every: Duration,
+    /// Bytes that may wait on disk before the stream does.
+    pub spool_max: u64,
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// On the side of the server.
+    #[error("stream from {server}: {source}")]
+    Source {
+        /// Host and port.
+        server: String,
+        /// Cause.
+        source: source::Error,
+    },
+    /// On the side of the bucket, in a way that another try does not mend.
+    #[error(transparent)]
+    Archive(#[from] catalogue::Error),
+    /// On our disk.
+    #[error("spool: {0}")]
+    Spool(#[from] std::io::Error),
+}
+
+/// How far a stream is; kept current while it runs.
+#[derive(Debug, Default, Clone)]
+pub struct Progress {
+    /// What the archive holds.
+    pub shipped: GtidSet,
+    /// Segments that were put.
+    pub segments: u64,
+    /// Bytes of binlogs in them.
+    pub bytes: u64,
+    /// When the oldest transaction that is not in the archive was received.
+    pub oldest: Option<Instant>,
+    /// Why the last try to put something failed; cleared by one that succeeds.
+    pub problem: Option<String>,
+}
+
+/// What both sides share.
+struct Shared {
+    state: Mutex<State>,
+    /// Something was received.
+    received: Notify,
+    /// Something was put.
+    put: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Queue,
+    files: Vec<(FileName, Spooled)>,
+    /// The stream has ended.
+    ended: bool,
+    progress: Progress,
+}
+
+impl Shared {
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Streams until something fails; with [`Until::Now`] until all that there is lies in the archive. `watch` is told of each step.
+///
+/// # Errors
+/// Why it ended.
+pub async fn run(stream: &Stream, known: &Known, until: Until, watch: impl Fn(&Progress)) -> Result<(), Error> {
+    let shared = Shared { state: Mutex::default(), received: Notify::new(), put: Notify::new() };
+    shared.with(|state| state.progress.shipped = known.gtid.clone());
+    let receive = async {
+        let received = receive(stream, known, until, &shared).await;
+        shared.with(|state| state.ended = true);
+        shared.received.notify_one();
+        received
+    };
+    let ship = ship(stream, &shared, watch);
+    let (mut receive, mut ship) = (Box::pin(receive), Box::pin(ship));
+    tokio::select! {
+        // What was received before an end is put all the same.
+        received = &mut receive => match (received, until) {
+            (Ok(()), _) => ship.await,
+            (Err(error), _) => {
+                ship.await?;
+                Err(error)
+            }
+        },
+        shipped = &mut ship => shipped,
+    }
+}
+
+async fn receive(stream: &Stream, known: &Known, until: Until, shared: &Shared) -> Result<(), Error> {
+    let spool = Spool::new(&stream.spool)?;
+    let wrong = |source| Error::Source { server: format!("{}:{}", stream.source.host, stream.source.port), source };
+    let mut events = stream.source.events(&known.gtid, until).await.map_err(wrong)?;
+    let mut file: Option<Receiving> = None;
+    loop {
+        while shared.with(|state| state.queue.bytes()) > stream.spool_max {
+            shared.put.notified().await;
+        }
+        let Some(head) = events.next().await.map_err(wrong)? else { return Ok(()) };
+        match &mut file {
+            Some(file) if head.is_in_file => file.take(&mut events, &head, shared).await.map_err(wrong)?,
+            Some(_) | None => {
+                let name = between(&mut events, &head).await.map_err(wrong)?;
+                if let Some(name) = name.filter(|name| file.as_ref().is_none_or(|file| file.name != *name)) {
+                    let spooled = spool.open(name.as_str())?;
+                    spooled.write(0, &MAGIC)?;
+                    let opened = BinlogFile { epoch: stream.epoch, server: stream.server, name: name.clone() };
+                    let has_front = known.fronts.contains(&opened);
+                    shared.with(|state| {
+                        state.queue.open(opened, has_front);
+                        state.files.push((name.clone(), spooled.clone()));
+                    });
+                    shared.received.notify_one();
+                    file = Some(Receiving { name, spooled, cutter: Cutter::default() });
+                }
+            }
+        }
+    }
+}
+
+/// An event that is in no file. A rotation names the file of the events that follow.
+async fn between<S: AsyncRead + Unpin>(events: &mut Events<S>, head: &Head) -> source::Result<Option<FileName>> {
+    let mut body = Vec::new();
+    events
+        .body("the stream", head, |piece| {
+            if head.size <= NAME_MAX {
+                body.extend_from_slice(piece);
+            }
+            Ok(())
+        })
+        .await?;
+    if head.kind != kind::ROTATE {
+        return Ok(None);
+    }
+    // Position, name, checksum.
+    let name = body.get(8..body.len().saturating_sub(4)).and_then(|name| std::str::from_utf8(name).ok());
+    let name = name.and_then(|name| name.parse().ok()).ok_or(source::Error::Protocol("the name of a binlog"))?;
+    Ok(Some(name))
+}
+
+/// A file that is being received.
+struct Receiving {
+    name: FileName,
+    spooled: Spooled,
+    cutter: Cutter,
+}
+
+impl Receiving {
+    async fn take<S: AsyncRead + Unpin>(
+        &mut self,
+        events: &mut Events<S>,
+        head: &Head,
+        shared: &Shared,
+    ) -> source::Result<()> {
+        let Self { name, spooled, cutter } = self;
+        let strange = |misfit: crate::cut::Misfit| source::Error::Strange {
+            file: name.as_str().to_owned(),
+            what: misfit.to_string(),
+        };
+        let start = cutter.begins(head.size, head.end_low).map_err(strange)?;
+        let is_looked_into = Cutter::looks_into(head.kind, head.size);
+        let mut raw = head.raw;
+        if head.kind == kind::FORMAT
+            && let Some(flags) = raw.get_mut(FLAGS_AT)
+        {
+            // As in a file that was closed, whenever it was read.
+            *flags &= !IN_USE;
+        }
+        let spool = |offset, bytes: &[u8]| {
+            let written = spooled.write(offset, bytes);
+            written.map_err(|source| source::Error::Io { what: "write to the spool", source })
+        };
+        spool(start, &raw)?;
+        let (mut at, mut body) = (start + HEADER as u64, Vec::new());
+        events
+            .body(name.as_str(), head, |piece| {
+                spool(at, piece)?;
+                at += piece.len() as u64;
+                if is_looked_into {
+                    body.extend_from_slice(piece);
+                }
+                Ok(())
+            })
+            .await?;
+        // Without its checksum.
+        body.truncate(body.len().saturating_sub(4));
+        debug_assert!(body.len() as u64 <= LOOKED_INTO);
+        let meaning = cutter.take(start, head.size, head.kind, &body).map_err(strange)?;
+        let end = start + head.size;
+        shared.with(|state| match meaning {
+            Meaning::Part if matches!(head.kind, kind::GTID | kind::GTID_TAGGED) => state.queue.begins(start),
+            Meaning::Part => {}
+            Meaning::Front(_) => state.queue.front(end),
+            Meaning::Whole(begin) => state.queue.whole(end, &begin, Instant::now()),
+            Meaning::Closed => state.queue.closed(end),
+        });
+        shared.received.notify_one();
+        Ok(())
+    }
+}
+
+async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Progress)) -> Result<(), Error> {
+    loop {
+        let (next, ended) = shared.with(|state| {
+            // What was received before the end is due at once.
+            let flush_every = if state.ended { Duration::ZERO } else { stream.flush_every };
+            (state.queue.next(Instant::now(), flush_every), state.ended)
+        });
+        match next {
+            Next::Put(cut) => {
+                until_done(shared, &watch, || put(stream, shared, &cut)).await?;
+                shared.with(|state| {
+                    state.queue.shipped();
+                    let progress = &mut state.progress;
+                    progress.shipped.extend_with(&cut.gtid);
+                    progress.segments += 1;
+                    progress.bytes += cut.key.length();
+                });
+            }
+            Next::Complete(file) => {
+                until_done(shared, &watch, || async {
+                    catalogue::put_complete(&stream.store, &stream.root, &file).await.map(drop)
+                })
+                .await?;
+                shared.with(|state| {
+                    state.queue.completed();
+                    state.files.retain(|(name, _)| *name != file.name);
+                });
+            }
+            Next::Wait(_) if ended => return Ok(()),
+            Next::Wait(due) => {
+                let due = async {
+                    match due {
+                        Some(due) => tokio::time::sleep_until(due.into()).await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = due => {}
+                    () = shared.received.notified() => {}
+                }
+                continue;
+            }
+        }
+        shared.put.notify_one();
+        tell(shared, &watch);
+    }
+}
+
+fn tell(shared: &Shared, watch: &impl Fn(&Progress)) {
+    let progress = shared.with(|state| {
+        state.progress.oldest = state.queue.oldest();
+        state.progress.clone()
+    });
+    watch(&progress);
+}
+
+/// Tries again for as long as the bucket is what fails: there is nothing else to do with what waits.
+async fn until_done<F>(shared: &Shared, watch: &impl Fn(&Progress), work: impl Fn() -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), catalogue::Error>>,
+{
+    let mut pause = AGAIN;
+    loop {
+        let problem = match work().await {
+            Ok(()) => {
+                shared.with(|state| state.progress.problem = None);
+                return Ok(());
+            }
+            Err(error @ (catalogue::Error::Store(_) | catalogue::Error::Gone(_))) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::debug!(%problem, "the bucket does not take what waits");
+        shared.with(|state| state.progress.problem = Some(problem));
+        tell(shared, watch);
+        tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+        pause = (pause * 2).min(AGAIN_MAX);
+    }
+}
+
+async fn put(stream: &Stream, shared: &Shared, cut: &Cut) -> Result<(), catalogue::Error> {
+    let Cut { key, gtid, transactions, first_commit, last_commit, since: _ } = cut;
+    let spooled = shared.with(|state| {
+        let found = state.files.iter().find(|(name, _)| *name == key.file.name);
+        found.map(|(_, spooled)| spooled.clone())
+    });
+    let Some(spooled) = spooled else { return Err(catalogue::Error::Gone(key.to_string())) };
+    let (first, last) = (key.first, key.last);
+    let range = spooled.range(first, last);
+    let sum = tokio::task::spawn_blocking(move || segment::digest(range)).await;
+    let unread = |source| archive::store::Error::Read { key: key.to_string(), source };
+    let (sha256, _) = sum.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(unread)?;
+    let segment = Segment {
+        version: VERSION,
+        key: key.clone(),
+        gtid: gtid.clone(),
+        transactions: *transactions,
+        first_commit: *first_commit,
+        last_commit: *last_commit,
+        sha256,
+    };
+    catalogue::put_segment(&stream.store, &stream.root, &segment, spooled.range(first, last)).await?;
+    // Later bytes share no block with what goes.
+    if let Err(error) = spooled.forget(last) {
+        tracing::warn!(%error, "bytes that are in the archive stay in the spool");
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! A server with TLS and an account for streaming, a bucket, and what compares the two.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use archive::catalogue::{self, Held, Known};
+use archive::store::Key;
+use archive::{Location, Root, SegmentKey, Store, segment};
+use binlog_shipper::ship::{self, Progress, Stream};
+use binlog_shipper::source::{Source, Until};
+use common::gtid::GtidSet;
+use common::mysql::Password;
+use common::tls::{Authority, LeafRequest, server_name, trusting};
+use tempfile::TempDir;
+use testkit::{Mysqld, Options, S3, program};
+use uuid::Uuid;
+
+/// Of the streaming account. A quote and a backslash: it goes over the wire, not through SQL.
+const PASSWORD: &str = "it's \\ secret";
+
+pub struct Scene {
+    pub mysqld: Mysqld,
+    pub s3: S3,
+    pub root: Root,
+    pub store: Store,
+    home: TempDir,
+    authority: String,
+}
+
+impl Scene {
+    pub fn new(options: Options) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let authority = Authority::generate("test", Duration::from_secs(3600)).unwrap();
+        let leaf = authority
+            .issue(&LeafRequest {
+                common_name: "mysqld".to_owned(),
+                dns_names: vec!["localhost".to_owned()],
+                addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+                lifetime: Duration::from_secs(3600),
+            })
+            .unwrap();
+        let file = |name: &str, text: &str| {
+            let path = home.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let options = options
+            .tcp()
+            .arg(format!("--ssl-ca={}", file("ca.crt", authority.certificate())))
+            .arg(format!("--ssl-cert={}", file("tls.crt", &leaf.certificate)))
+            .arg(format!("--ssl-key={}", file("tls.key", &leaf.key)));
+        let mysqld = Mysqld::start(options);
+        mysqld
+            .sql(&format!(
+                "SET sql_log_bin=0; CREATE USER shipper IDENTIFIED BY {} REQUIRE SSL; \
+                 GRANT REPLICATION SLAVE ON *.* TO shipper; SET sql_log_bin=1; \
+                 CREATE DATABASE shop; CREATE TABLE shop.t (id BIGINT PRIMARY KEY AUTO_INCREMENT, v LONGBLOB)",
+                common::sql::quote_str(PASSWORD, false)
+            ))
+            .unwrap();
+        let s3 = S3::start();
+        let store = Store::new(&Location {
+            bucket: S3::BUCKET.to_owned(),
+            region: "us-east-1".to_owned(),
+            endpoint: Some(s3.endpoint()),
+            force_path_style: true,
+            key: Key { id: S3::KEY_ID.to_owned(), secret: Password::new(S3::SECRET), token: None },
+            authority: Some(s3.authority().to_owned()),
+        })
+        .unwrap();
+        let root = Root::new("prod", "team-a", "shop", "uid");
+        Self { mysqld, s3, root, store, authority: authority.certificate().to_owned(), home }
+    }
+
+    pub fn stream(&self) -> Stream {
+        Stream {
+            source: Source {
+                host: "127.0.0.1".to_owned(),
+                port: self.mysqld.port().unwrap(),
+                tls: Arc::new(trusting(&self.authority).unwrap()),
+                server_name: server_name("localhost").unwrap(),
+                user: "shipper".to_owned(),
+                password: Password::new(PASSWORD),
+                asker: Uuid::new_v4(),
+            },
+            server: self.ask("SELECT @@server_uuid").parse().unwrap(),
+            epoch: 1,
+            root: self.root.clone(),
+            store: self.store.clone(),
+            spool: self.home.path().join(format!("spool-{}", Uuid::new_v4())),
+            flush_every: Duration::from_millis(100),
+            spool_max: 64 << 20,
+        }
+    }
+
+    /// Ships everything that there is.
+    pub async fn ship(&self, known: &Known) -> Progress {
+        let mut last = Progress::default();
+        let watched = std::sync::Mutex::new(&mut last);
+        let watch = |progress: &Progress| **watched.lock().unwrap() = progress.clone();
+        ship::run(&self.stream(), known, Until::Now, watch).await.unwrap();
+        last
+    }
+
+    pub fn ask(&self, question: &str) -> String {
+        self.mysqld.sql(question).unwrap().trim().replace("\\n", "")
+    }
+
+    pub fn executed(&self) -> GtidSet {
+        self.ask("SELECT @@gtid_executed").parse().unwrap()
+    }
+
+    pub async fn held(&self) -> Vec<Held> {
+        catalogue::read(&self.store, &self.root).await.unwrap()
+    }
+
+    pub async fn known(&self) -> Known {
+        Known::of(&self.held().await)
+    }
+
+    pub async fn shipped(&self) -> GtidSet {
+        self.known().await.gtid
+    }
+
+    /// What the archive has of one file, put together: every byte, or a panic that says where it is missing.
+    pub async fn bytes(&self, held: &Held) -> Vec<u8> {
+        let mut bytes: Vec<u8> = Vec::new();
+        for part in &held.segments {
+            let key = SegmentKey::new(held.file.clone(), part.first, part.last).unwrap();
+            let object = self.store.get(&self.root.segment(&key)).await.unwrap().unwrap();
+            let (segment, content) = segment::decode(&object, &key).unwrap();
+            assert_eq!((segment.gtid, segment.sha256), (part.gtid.clone(), part.sha256.clone()));
+            let first = usize::try_from(part.first).unwrap();
+            assert!(first <= bytes.len(), "{} has a hole before {first}", held.file);
+            // Segments that overlap have the same bytes.
+            let known = content.len().min(bytes.len() - first);
+            let differs =
+                bytes[first..first + known].iter().zip(&content[..known]).position(|(one, other)| one != other);
+            assert_eq!(
+                differs,
+                None,
+                "{:x?} is not {:x?}",
+                &bytes[first..first + known.min(200)],
+                &content[..known.min(200)]
+            );
+            bytes.extend(&content[known..]);
+        }
+        bytes
+    }
+
+    /// A binlog file of the server.
+    pub fn file(&self, name: &str) -> Vec<u8> {
+        fs::read(self.mysqld.datadir().join(name)).unwrap()
+    }
+
+    /// What `mysqlbinlog` makes of a binlog.
+    pub fn mysqlbinlog(&self, bytes: &[u8]) -> String {
+        let path: PathBuf = self.home.path().join("restored.000001");
+        fs::write(&path, bytes).unwrap();
+        let output = Command::new(program("mysqlbinlog")).arg("--verify-binlog-checksum").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
