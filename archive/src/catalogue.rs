@@ -47,8 +47,14 @@ pub struct Part {
     pub first: u64,
     /// Offset behind its last byte.
     pub last: u64,
+    /// What came before: [`Segment::basis`].
+    pub basis: GtidSet,
     /// Its transactions.
     pub gtid: GtidSet,
+    /// Earliest commit time of them, microseconds since 1970; 0 without any.
+    pub first_commit: u64,
+    /// Latest one.
+    pub last_commit: u64,
     /// SHA-256 of its bytes.
     pub sha256: String,
 }
@@ -205,8 +211,12 @@ pub async fn put_segment(
     let key = root.segment(&segment.key);
     let object = segment::encode(segment, bytes).map_err(|source| Error::Segment { key: key.clone(), source })?;
     let put = store.put_new_from(&key, object).await?;
-    if put == Put::Exists && front(store, root, &segment.key).await? != *segment {
-        return Err(Error::Conflict(key));
+    if put == Put::Exists {
+        // Of what came before another shipper may know less, or more: both are true.
+        let there = front(store, root, &segment.key).await?;
+        if (&there.gtid, &there.sha256) != (&segment.gtid, &segment.sha256) {
+            return Err(Error::Conflict(key));
+        }
     }
     Ok(put)
 }
@@ -232,8 +242,16 @@ pub async fn put_complete(store: &Store, root: &Root, file: &BinlogFile) -> Resu
 
 impl Part {
     fn of(segment: &Segment) -> Self {
-        let Segment { key, gtid, sha256, .. } = segment;
-        Self { first: key.first, last: key.last, gtid: gtid.clone(), sha256: sha256.clone() }
+        let Segment { version: _, key, basis, gtid, transactions: _, first_commit, last_commit, sha256 } = segment;
+        Self {
+            first: key.first,
+            last: key.last,
+            basis: basis.clone(),
+            gtid: gtid.clone(),
+            first_commit: *first_commit,
+            last_commit: *last_commit,
+            sha256: sha256.clone(),
+        }
     }
 }
 

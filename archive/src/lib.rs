@@ -5,7 +5,10 @@
 //! an object that is there already is compared instead.
 
 pub mod catalogue;
+pub mod fetch;
 pub mod layout;
+pub mod plan;
+pub mod replay;
 pub mod segment;
 pub mod store;
 

@@ -42,6 +42,9 @@ pub struct Segment {
     /// Which bytes.
     #[serde(flatten)]
     pub key: SegmentKey,
+    /// What its server had executed before, of what the archive had then: a restore that lacks any of it has a gap here, and what
+    /// an earlier epoch's segments hold beside it lost an election.
+    pub basis: GtidSet,
     /// Its transactions, whole ones.
     pub gtid: GtidSet,
     /// How many there are.
@@ -214,6 +217,7 @@ mod tests {
         Segment {
             version: VERSION,
             key: SegmentKey::new(file, 157, 157 + bytes.len() as u64).unwrap(),
+            basis: GtidSet::default(),
             gtid: format!("{SERVER}:1-9").parse().unwrap(),
             transactions: 9,
             first_commit: 1_700_000_000_000_001,

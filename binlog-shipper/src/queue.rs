@@ -18,6 +18,8 @@ pub const LARGE: u64 = 8 << 20;
 pub struct Cut {
     /// Which bytes of which file.
     pub key: SegmentKey,
+    /// What the server had executed before.
+    pub basis: GtidSet,
     /// Transactions in them.
     pub gtid: GtidSet,
     /// How many.
@@ -67,10 +69,17 @@ struct Growing {
 /// Files in the order in which they were received.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// What the server had executed before all that is here.
+    basis: GtidSet,
     files: VecDeque<File>,
 }
 
 impl Queue {
+    /// Nothing yet, from a server that has executed these, of what the archive has.
+    pub fn new(basis: GtidSet) -> Self {
+        Self { basis, files: VecDeque::new() }
+    }
+
     /// A file begins; the one before is closed, whether it said so or not.
     pub fn open(&mut self, name: BinlogFile, has_front: bool) {
         self.close();
@@ -93,7 +102,7 @@ impl Queue {
         if let Some(file) = self.files.back_mut()
             && file.last != start
         {
-            file.cut();
+            file.cut(&mut self.basis);
             (file.first, file.last) = (start, start);
         }
     }
@@ -111,7 +120,7 @@ impl Queue {
         growing.since.get_or_insert(now);
         file.last = end;
         if file.last - file.first >= LARGE {
-            file.cut();
+            file.cut(&mut self.basis);
         }
     }
 
@@ -125,7 +134,7 @@ impl Queue {
 
     fn close(&mut self) {
         if let Some(file) = self.files.back_mut() {
-            file.cut();
+            file.cut(&mut self.basis);
             file.closed = true;
         }
     }
@@ -138,7 +147,8 @@ impl Queue {
                 return Next::Complete(file.name.clone());
             }
             match file.growing.since.map(|since| since + flush_every) {
-                Some(due) if due <= now => file.cut(),
+                // What grows is in the last file: nothing after it was cut yet.
+                Some(due) if due <= now => file.cut(&mut self.basis),
                 wait @ (Some(_) | None) => return Next::Wait(wait),
             }
         }
@@ -173,10 +183,12 @@ impl Queue {
 }
 
 impl File {
-    fn cut(&mut self) {
+    fn cut(&mut self, basis: &mut GtidSet) {
         if let Some(key) = SegmentKey::new(self.name.clone(), self.first, self.last) {
             let Growing { gtid, transactions, first_commit, last_commit, since } = std::mem::take(&mut self.growing);
-            self.cuts.push_back(Cut { key, gtid, transactions, first_commit, last_commit, since });
+            let cut = Cut { key, basis: basis.clone(), gtid, transactions, first_commit, last_commit, since };
+            basis.extend_with(&cut.gtid);
+            self.cuts.push_back(cut);
             self.first = self.last;
         }
     }
@@ -231,7 +243,7 @@ mod tests {
         let cut = put(queue.next(now + FLUSH, FLUSH));
         assert_eq!((cut.key.first, cut.key.last, cut.transactions), (0, 300, 2));
         assert_eq!((cut.first_commit, cut.last_commit), (1001, 1002));
-        assert_eq!(cut.gtid.to_string(), format!("{UUID}:1-2"));
+        assert_eq!((cut.basis.to_string(), cut.gtid.to_string()), (String::new(), format!("{UUID}:1-2")));
         // What comes while it is put is for the next; the put is asked for until it is told.
         queue.whole(400, &begin(3), now + FLUSH);
         assert_eq!(put(queue.next(now + FLUSH, FLUSH)), cut);
@@ -239,6 +251,8 @@ mod tests {
         queue.shipped();
         assert_eq!(queue.next(now + FLUSH, FLUSH), Next::Wait(Some(now + 2 * FLUSH)));
         assert_eq!((queue.oldest(), queue.bytes()), (Some(now + FLUSH), 100));
+        let next = put(queue.next(now + 2 * FLUSH, FLUSH));
+        assert_eq!((next.basis, next.gtid.to_string()), (cut.gtid, format!("{UUID}:3")));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Stream {
     pub server: Uuid,
     /// The epoch in which it is the primary.
     pub epoch: Epoch,
+    /// What it had executed at a moment in that epoch, before the stream begins.
+    pub executed: GtidSet,
     /// Where the archive of its cluster lies.
     pub root: Root,
     /// In which bucket.
@@ -121,7 +123,10 @@ impl Shared {
 /// Why it ended.
 pub async fn run(stream: &Stream, known: &Known, until: Until, watch: impl Fn(&Progress)) -> Result<(), Error> {
     let shared = Shared { state: Mutex::default(), received: Notify::new(), put: Notify::new() };
-    shared.with(|state| state.progress.shipped = known.gtid.clone());
+    shared.with(|state| {
+        state.queue = Queue::new(known.gtid.intersect(&stream.executed));
+        state.progress.shipped = known.gtid.clone();
+    });
     let receive = async {
         let received = receive(stream, known, until, &shared).await;
         shared.with(|state| state.ended = true);
@@ -335,7 +340,7 @@ where
 }
 
 async fn put(stream: &Stream, shared: &Shared, cut: &Cut) -> Result<(), catalogue::Error> {
-    let Cut { key, gtid, transactions, first_commit, last_commit, since: _ } = cut;
+    let Cut { key, basis, gtid, transactions, first_commit, last_commit, since: _ } = cut;
     let spooled = shared.with(|state| {
         let found = state.files.iter().find(|(name, _)| *name == key.file.name);
         found.map(|(_, spooled)| spooled.clone())
@@ -349,6 +354,7 @@ async fn put(stream: &Stream, shared: &Shared, cut: &Cut) -> Result<(), catalogu
     let segment = Segment {
         version: VERSION,
         key: key.clone(),
+        basis: basis.clone(),
         gtid: gtid.clone(),
         transactions: *transactions,
         first_commit: *first_commit,

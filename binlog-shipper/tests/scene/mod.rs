@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use archive::catalogue::{self, Held, Known};
@@ -24,17 +25,14 @@ use uuid::Uuid;
 /// Of the streaming account. A quote and a backslash: it goes over the wire, not through SQL.
 const PASSWORD: &str = "it's \\ secret";
 
-pub struct Scene {
-    pub mysqld: Mysqld,
-    pub s3: S3,
-    pub root: Root,
-    pub store: Store,
+/// What a server needs for TLS, and who believes it.
+struct Tls {
     home: TempDir,
     authority: String,
 }
 
-impl Scene {
-    pub fn new(options: Options) -> Self {
+impl Tls {
+    fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let authority = Authority::generate("test", Duration::from_secs(3600)).unwrap();
         let leaf = authority
@@ -45,24 +43,38 @@ impl Scene {
                 lifetime: Duration::from_secs(3600),
             })
             .unwrap();
-        let file = |name: &str, text: &str| {
-            let path = home.path().join(name);
-            fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let options = options
+        let parts = [("ca.crt", authority.certificate()), ("tls.crt", &leaf.certificate), ("tls.key", &leaf.key)];
+        for (name, text) in parts {
+            fs::write(home.path().join(name), text).unwrap();
+        }
+        Self { home, authority: authority.certificate().to_owned() }
+    }
+
+    fn options(&self, options: Options) -> Options {
+        let file = |name: &str| self.home.path().join(name).display().to_string();
+        options
             .tcp()
-            .arg(format!("--ssl-ca={}", file("ca.crt", authority.certificate())))
-            .arg(format!("--ssl-cert={}", file("tls.crt", &leaf.certificate)))
-            .arg(format!("--ssl-key={}", file("tls.key", &leaf.key)));
-        let mysqld = Mysqld::start(options);
+            .arg(format!("--ssl-ca={}", file("ca.crt")))
+            .arg(format!("--ssl-cert={}", file("tls.crt")))
+            .arg(format!("--ssl-key={}", file("tls.key")))
+    }
+}
+
+pub struct Scene {
+    pub mysqld: Mysqld,
+    pub s3: S3,
+    pub root: Root,
+    pub store: Store,
+    tls: Tls,
+}
+
+impl Scene {
+    pub fn new(options: Options) -> Self {
+        let tls = Tls::new();
+        let mysqld = Mysqld::start(tls.options(options));
+        account(&mysqld);
         mysqld
-            .sql(&format!(
-                "SET sql_log_bin=0; CREATE USER shipper IDENTIFIED BY {} REQUIRE SSL; \
-                 GRANT REPLICATION SLAVE ON *.* TO shipper; SET sql_log_bin=1; \
-                 CREATE DATABASE shop; CREATE TABLE shop.t (id BIGINT PRIMARY KEY AUTO_INCREMENT, v LONGBLOB)",
-                common::sql::quote_str(PASSWORD, false)
-            ))
+            .sql("CREATE DATABASE shop; CREATE TABLE shop.t (id BIGINT PRIMARY KEY AUTO_INCREMENT, v LONGBLOB)")
             .unwrap();
         let s3 = S3::start();
         let store = Store::new(&Location {
@@ -75,25 +87,40 @@ impl Scene {
         })
         .unwrap();
         let root = Root::new("prod", "team-a", "shop", "uid");
-        Self { mysqld, s3, root, store, authority: authority.certificate().to_owned(), home }
+        Self { mysqld, s3, root, store, tls }
+    }
+
+    /// Another server, with nothing in it. Its `server_id` is in no event: an applier passes over those of its own server.
+    pub fn another(&self, options: Options) -> Mysqld {
+        static LAST: AtomicU32 = AtomicU32::new(100);
+        let id = LAST.fetch_add(1, Ordering::Relaxed);
+        let mysqld = Mysqld::start(self.tls.options(options).arg(format!("--server-id={id}")));
+        account(&mysqld);
+        mysqld.sql("RESET BINARY LOGS AND GTIDS").unwrap();
+        mysqld
     }
 
     pub fn stream(&self) -> Stream {
+        self.stream_from(&self.mysqld, 1)
+    }
+
+    pub fn stream_from(&self, mysqld: &Mysqld, epoch: u64) -> Stream {
         Stream {
             source: Source {
                 host: "127.0.0.1".to_owned(),
-                port: self.mysqld.port().unwrap(),
-                tls: Arc::new(trusting(&self.authority).unwrap()),
+                port: mysqld.port().unwrap(),
+                tls: Arc::new(trusting(&self.tls.authority).unwrap()),
                 server_name: server_name("localhost").unwrap(),
                 user: "shipper".to_owned(),
                 password: Password::new(PASSWORD),
                 asker: Uuid::new_v4(),
             },
-            server: self.ask("SELECT @@server_uuid").parse().unwrap(),
-            epoch: 1,
+            server: ask(mysqld, "SELECT @@server_uuid").parse().unwrap(),
+            epoch,
+            executed: executed(mysqld),
             root: self.root.clone(),
             store: self.store.clone(),
-            spool: self.home.path().join(format!("spool-{}", Uuid::new_v4())),
+            spool: self.tls.home.path().join(format!("spool-{}", Uuid::new_v4())),
             flush_every: Duration::from_millis(100),
             spool_max: 64 << 20,
         }
@@ -101,19 +128,23 @@ impl Scene {
 
     /// Ships everything that there is.
     pub async fn ship(&self, known: &Known) -> Progress {
+        self.ship_from(&self.stream(), known).await
+    }
+
+    pub async fn ship_from(&self, stream: &Stream, known: &Known) -> Progress {
         let mut last = Progress::default();
         let watched = std::sync::Mutex::new(&mut last);
         let watch = |progress: &Progress| **watched.lock().unwrap() = progress.clone();
-        ship::run(&self.stream(), known, Until::Now, watch).await.unwrap();
+        ship::run(stream, known, Until::Now, watch).await.unwrap();
         last
     }
 
     pub fn ask(&self, question: &str) -> String {
-        self.mysqld.sql(question).unwrap().trim().replace("\\n", "")
+        ask(&self.mysqld, question)
     }
 
     pub fn executed(&self) -> GtidSet {
-        self.ask("SELECT @@gtid_executed").parse().unwrap()
+        executed(&self.mysqld)
     }
 
     pub async fn held(&self) -> Vec<Held> {
@@ -161,10 +192,29 @@ impl Scene {
 
     /// What `mysqlbinlog` makes of a binlog.
     pub fn mysqlbinlog(&self, bytes: &[u8]) -> String {
-        let path: PathBuf = self.home.path().join("restored.000001");
+        let path: PathBuf = self.tls.home.path().join("restored.000001");
         fs::write(&path, bytes).unwrap();
         let output = Command::new(program("mysqlbinlog")).arg("--verify-binlog-checksum").arg(&path).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// An account for streaming, as every instance has: without a GTID.
+fn account(mysqld: &Mysqld) {
+    let password = common::sql::quote_str(PASSWORD, false);
+    mysqld
+        .sql(&format!(
+            "SET sql_log_bin=0; CREATE USER shipper IDENTIFIED BY {password} REQUIRE SSL; \
+             GRANT REPLICATION SLAVE ON *.* TO shipper"
+        ))
+        .unwrap();
+}
+
+pub fn ask(mysqld: &Mysqld, question: &str) -> String {
+    mysqld.sql(question).unwrap().trim().replace("\\n", "")
+}
+
+pub fn executed(mysqld: &Mysqld) -> GtidSet {
+    ask(mysqld, "SELECT @@gtid_executed").parse().unwrap()
 }
