@@ -3,8 +3,11 @@
 pub mod binlog;
 pub mod client;
 pub mod clock;
+pub mod clusters;
+pub mod conditions;
 pub mod config;
 pub mod crd;
+pub mod daemon;
 pub mod events;
 pub mod failpoint;
 pub mod gtid;

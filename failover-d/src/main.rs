@@ -64,6 +64,10 @@ async fn run() -> anyhow::Result<()> {
     let (pods, pods_seen) = watch::channel(watching::Pods::default());
     let clusters: Api<MySQLCluster> = Api::all(client.clone());
     let watched = watcher(clusters, watcher::Config::default()).default_backoff();
+    let of_clusters = pods_seen.clone();
+    let watched = common::clusters::each(watched, move |cluster| {
+        tokio::spawn(cluster::run(context.clone(), cluster, of_clusters.clone()));
+    });
     let mut listed = pods_seen.clone();
     tokio::spawn(async move {
         if listed.changed().await.is_ok() {
@@ -73,7 +77,7 @@ async fn run() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = watching::pods(Api::<Pod>::all(client), pods) => anyhow::bail!("the watch of pods ended"),
-        () = watching::clusters(watched, context, pods_seen) => anyhow::bail!("the watch of clusters ended"),
+        () = watched => anyhow::bail!("the watch of clusters ended"),
         ended = served => anyhow::bail!("the HTTP server ended: {ended:?}"),
         // Every step can be resumed by another failover-d from what is recorded.
         _ = terminate.recv() => info!("stopping"),

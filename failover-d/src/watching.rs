@@ -1,18 +1,16 @@
-//! The two watches: clusters, each with a loop of its own, and their pods.
+//! The watch of all MySQL pods.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use common::crd::MySQLCluster;
 use common::names::{self, LABEL_CLUSTER, LABEL_ROLE};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::cluster::{self, Context};
 use crate::decide::Name;
 use crate::memory::PodFacts;
 
@@ -101,45 +99,5 @@ pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
             continue;
         }
         sender.send_replace(Pods(Some(Arc::new(known.clone()))));
-    }
-}
-
-/// Watches the clusters of all namespaces and runs a loop for each, from the moment it is listed.
-pub async fn clusters(
-    events: impl Stream<Item = Result<watcher::Event<MySQLCluster>, watcher::Error>>,
-    context: Context,
-    pods: watch::Receiver<Pods>,
-) {
-    let mut events = std::pin::pin!(events);
-    let mut running: HashMap<String, watch::Sender<Arc<MySQLCluster>>> = HashMap::new();
-    let mut listed: Option<Vec<String>> = None;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => listed = Some(Vec::new()),
-            Ok(watcher::Event::InitApply(cluster) | watcher::Event::Apply(cluster)) => {
-                // The UID is the identity: a name that is used again is another cluster.
-                let uid = cluster.uid().unwrap_or_default();
-                if let Some(listed) = &mut listed {
-                    listed.push(uid.clone());
-                }
-                let cluster = Arc::new(cluster);
-                if let Some(sender) = running.get(&uid) {
-                    sender.send_replace(cluster);
-                } else {
-                    let (sender, receiver) = watch::channel(cluster);
-                    tokio::spawn(cluster::run(context.clone(), receiver, pods.clone()));
-                    running.insert(uid, sender);
-                }
-            }
-            Ok(watcher::Event::InitDone) => {
-                if let Some(listed) = listed.take() {
-                    running.retain(|uid, _| listed.contains(uid));
-                }
-            }
-            Ok(watcher::Event::Delete(cluster)) => {
-                running.remove(&cluster.uid().unwrap_or_default());
-            }
-            Err(error) => warn!(%error, "watch of clusters broke"),
-        }
     }
 }

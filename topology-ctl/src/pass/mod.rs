@@ -17,6 +17,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
+use common::conditions;
 use common::crd::MySQLCluster;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource;
@@ -33,7 +34,7 @@ use crate::image;
 use crate::memory::Memory;
 use crate::metrics::Label;
 use crate::observe::{self, Observed};
-use crate::status::{self, CONFIG_APPLIED, Finding, ROLLED_OUT, SPEC_ACCEPTED};
+use crate::status::{CONFIG_APPLIED, Finding, OURS, ROLLED_OUT, SPEC_ACCEPTED};
 use crate::validate::{self, Existing, Violation};
 
 /// When to look again.
@@ -149,7 +150,7 @@ impl<'a> Pass<'a> {
     async fn report(&self) -> Result<(), Error> {
         let generation = self.object.metadata.generation;
         let now = Time(common::clock::now());
-        let report = status::report(self.object.status.as_ref(), &self.findings, generation, &now);
+        let report = conditions::report(&OURS, self.object.status.as_ref(), &self.findings, generation, &now);
         if report.changed {
             act::apply_status(&self.context.client, self.cluster, report.status()).await?;
         }
