@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use archive::catalogue::{self, Known};
+use archive::catalogue::{self, Complete, Known};
 use archive::segment::{self, VERSION};
 use archive::{BinlogFile, FileName, Root, Segment, Store};
 use common::binlog::{HEADER, IN_USE, MAGIC, kind};
@@ -117,11 +117,27 @@ impl Shared {
     }
 }
 
+/// What was done, or not.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// A segment is in the archive.
+    Shipped(&'a Segment),
+    /// All of a file is.
+    Completed(&'a Complete),
+    /// A try to put something failed, and is made again.
+    Failing,
+}
+
 /// Streams until something fails; with [`Until::Now`] until all that there is lies in the archive. `watch` is told of each step.
 ///
 /// # Errors
 /// Why it ended.
-pub async fn run(stream: &Stream, known: &Known, until: Until, watch: impl Fn(&Progress)) -> Result<(), Error> {
+pub async fn run(
+    stream: &Stream,
+    known: &Known,
+    until: Until,
+    watch: impl Fn(&Step<'_>, &Progress),
+) -> Result<(), Error> {
     let shared = Shared { state: Mutex::default(), received: Notify::new(), put: Notify::new() };
     shared.with(|state| {
         state.queue = Queue::new(known.gtid.intersect(&stream.executed));
@@ -260,7 +276,7 @@ impl Receiving {
     }
 }
 
-async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Progress)) -> Result<(), Error> {
+async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Step<'_>, &Progress)) -> Result<(), Error> {
     loop {
         let (next, ended) = shared.with(|state| {
             // What was received before the end is due at once.
@@ -269,7 +285,7 @@ async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Progress)) -> Re
         });
         match next {
             Next::Put(cut) => {
-                until_done(shared, &watch, || put(stream, shared, &cut)).await?;
+                let segment = until_done(shared, &watch, || put(stream, shared, &cut)).await?;
                 shared.with(|state| {
                     state.queue.shipped();
                     let progress = &mut state.progress;
@@ -277,16 +293,17 @@ async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Progress)) -> Re
                     progress.segments += 1;
                     progress.bytes += cut.key.length();
                 });
+                shared.put.notify_one();
+                tell(shared, &watch, &Step::Shipped(&segment));
             }
             Next::Complete(file) => {
-                until_done(shared, &watch, || async {
-                    catalogue::put_complete(&stream.store, &stream.root, &file).await.map(drop)
-                })
-                .await?;
+                let complete =
+                    until_done(shared, &watch, || catalogue::put_complete(&stream.store, &stream.root, &file)).await?;
                 shared.with(|state| {
                     state.queue.completed();
                     state.files.retain(|(name, _)| *name != file.name);
                 });
+                tell(shared, &watch, &Step::Completed(&complete));
             }
             Next::Wait(_) if ended => return Ok(()),
             Next::Wait(due) => {
@@ -300,46 +317,48 @@ async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Progress)) -> Re
                     () = due => {}
                     () = shared.received.notified() => {}
                 }
-                continue;
             }
         }
-        shared.put.notify_one();
-        tell(shared, &watch);
     }
 }
 
-fn tell(shared: &Shared, watch: &impl Fn(&Progress)) {
+fn tell(shared: &Shared, watch: &impl Fn(&Step<'_>, &Progress), step: &Step<'_>) {
     let progress = shared.with(|state| {
         state.progress.oldest = state.queue.oldest();
         state.progress.clone()
     });
-    watch(&progress);
+    watch(step, &progress);
 }
 
 /// Tries again for as long as the bucket is what fails: there is nothing else to do with what waits.
-async fn until_done<F>(shared: &Shared, watch: &impl Fn(&Progress), work: impl Fn() -> F) -> Result<(), Error>
+async fn until_done<T, F>(
+    shared: &Shared,
+    watch: &impl Fn(&Step<'_>, &Progress),
+    work: impl Fn() -> F,
+) -> Result<T, Error>
 where
-    F: Future<Output = Result<(), catalogue::Error>>,
+    F: Future<Output = Result<T, catalogue::Error>>,
 {
     let mut pause = AGAIN;
     loop {
         let problem = match work().await {
-            Ok(()) => {
+            Ok(done) => {
                 shared.with(|state| state.progress.problem = None);
-                return Ok(());
+                return Ok(done);
             }
             Err(error @ (catalogue::Error::Store(_) | catalogue::Error::Gone(_))) => error.to_string(),
             Err(error) => return Err(error.into()),
         };
         tracing::debug!(%problem, "the bucket does not take what waits");
         shared.with(|state| state.progress.problem = Some(problem));
-        tell(shared, watch);
-        tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+        tell(shared, watch, &Step::Failing);
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(pause.mul_f64(jitter)).await;
         pause = (pause * 2).min(AGAIN_MAX);
     }
 }
 
-async fn put(stream: &Stream, shared: &Shared, cut: &Cut) -> Result<(), catalogue::Error> {
+async fn put(stream: &Stream, shared: &Shared, cut: &Cut) -> Result<Segment, catalogue::Error> {
     let Cut { key, basis, gtid, transactions, first_commit, last_commit, since: _ } = cut;
     let spooled = shared.with(|state| {
         let found = state.files.iter().find(|(name, _)| *name == key.file.name);
@@ -366,5 +385,5 @@ async fn put(stream: &Stream, shared: &Shared, cut: &Cut) -> Result<(), catalogu
     if let Err(error) = spooled.forget(last) {
         tracing::warn!(%error, "bytes that are in the archive stay in the spool");
     }
-    Ok(())
+    Ok(segment)
 }

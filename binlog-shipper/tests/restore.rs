@@ -6,6 +6,7 @@ mod scene;
 
 use std::fs::{self, File};
 use std::io::BufWriter;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use archive::fetch;
 use archive::plan::{Refusal, Target, plan};
@@ -21,46 +22,24 @@ use crate::scene::{Scene, executed};
 
 /// A server that starts with nothing, and is filled from the archive.
 fn empty(scene: &Scene) -> Mysqld {
-    scene.another(
-        Options::default()
-            .arg("--relay-log=relay")
-            .arg("--replica-parallel-workers=4")
-            .arg("--replica-preserve-commit-order=ON")
-            .arg("--relay-log-recovery=OFF"),
-    )
+    static LAST: AtomicU32 = AtomicU32::new(100);
+    scene.another(Options::default().replays(LAST.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Replays everything that the plan says; what the server then holds.
 async fn restore(scene: &Scene, target: &Target, mysqld: &Mysqld) -> GtidSet {
-    let held = scene.held().await;
-    let base = executed(mysqld);
+    let (held, base) = (scene.held().await, executed(mysqld));
     let plan = plan(&base, &held, target).unwrap();
-    let mut names = Vec::new();
-    let folder = mysqld.datadir();
+    let mut count = 0;
     let written = fetch::relay_logs(&scene.store, &scene.root, &held, &plan, |number| {
-        let name = format!("relay.{:06}", number + 1);
-        let file = File::create(folder.join(&name))?;
-        names.push(format!("./{name}\n"));
-        Ok(BufWriter::new(file))
+        count = number + 1;
+        mysqld.relay_log(number).map(BufWriter::new)
     });
     let written = written.await.unwrap();
     assert!(written.is_subset(&plan.reaches));
-    if names.is_empty() {
-        return base;
+    if count > 0 {
+        mysqld.replay(count, &written.to_string());
     }
-    fs::write(folder.join("relay.index"), names.concat()).unwrap();
-    mysqld
-        .sql(&format!(
-            "CHANGE REPLICATION SOURCE TO SOURCE_HOST='nobody', RELAY_LOG_FILE='relay.000001', RELAY_LOG_POS=4; \
-             START REPLICA SQL_THREAD UNTIL SQL_AFTER_GTIDS='{written}'"
-        ))
-        .unwrap();
-    let reached = mysqld.sql(&format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{written}', 30)")).unwrap();
-    if reached.trim() != "0" {
-        let threads = mysqld.sql("SHOW PROCESSLIST; SHOW REPLICA STATUS; SELECT @@gtid_executed").unwrap();
-        panic!("the replay does not end:\n{threads}\n{}", mysqld.error_log());
-    }
-    mysqld.sql("STOP REPLICA; RESET REPLICA ALL").unwrap();
     assert_eq!(executed(mysqld), base.union(&written), "exactly what was written, and nothing of its own");
     executed(mysqld)
 }
@@ -216,7 +195,7 @@ async fn a_flipped_byte_and_a_missing_segment_are_refused_by_name() {
     write(&scene.mysqld, 1..=5);
     let mut stream = scene.stream();
     stream.flush_every = std::time::Duration::ZERO;
-    ship::run(&stream, &scene.known().await, Until::Now, |_| {}).await.unwrap();
+    ship::run(&stream, &scene.known().await, Until::Now, |_, _| {}).await.unwrap();
     let held = scene.held().await;
     let plan = plan(&GtidSet::default(), &held, &Target::Newest).unwrap();
     let key = scene.root.segment(&plan.steps.last().unwrap().key);

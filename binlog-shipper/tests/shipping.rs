@@ -67,7 +67,7 @@ async fn a_large_transaction_is_one_segment_in_little_memory() {
     scene.mysqld.sql("INSERT INTO shop.t (v) VALUES (RANDOM_BYTES(1)), (REPEAT(RANDOM_BYTES(1000), 90000))").unwrap();
     let mut stream = scene.stream();
     stream.spool_max = 1 << 20;
-    ship::run(&stream, &Known::default(), Until::Now, |_| {}).await.unwrap();
+    ship::run(&stream, &Known::default(), Until::Now, |_, _| {}).await.unwrap();
     assert_eq!(scene.shipped().await, scene.executed());
     let held = scene.held().await;
     assert!(scene.bytes(held.last().unwrap()).await.len() > 90_000_000);
@@ -78,7 +78,7 @@ async fn commits_are_in_the_bucket_a_moment_later() {
     let scene = Scene::new(Options::default());
     let stream = scene.stream();
     let nothing = Known::default();
-    let shipping = ship::run(&stream, &nothing, Until::Forever, |_| {});
+    let shipping = ship::run(&stream, &nothing, Until::Forever, |_, _| {});
     let writing = async {
         let mut slowest = Duration::ZERO;
         for _ in 0..5 {
@@ -106,7 +106,7 @@ async fn an_outage_of_the_bucket_costs_time_only() {
     scene.mysqld.sql("INSERT INTO shop.t (v) VALUES ('before')").unwrap();
     let problem = std::sync::Mutex::new(None);
     let (nothing, executed) = (Known::default(), scene.executed());
-    let shipping = ship::run(&stream, &nothing, Until::Now, |progress| {
+    let shipping = ship::run(&stream, &nothing, Until::Now, |_, progress| {
         let mut problem = problem.lock().unwrap();
         if progress.problem.is_some() {
             problem.clone_from(&progress.problem);
@@ -133,8 +133,10 @@ async fn two_at_once_agree() {
     let (mut one, mut other) = (scene.stream(), scene.stream());
     (one.flush_every, other.flush_every) = (Duration::ZERO, Duration::from_secs(1));
     let nothing = Known::default();
-    let (first, second) =
-        tokio::join!(ship::run(&one, &nothing, Until::Now, |_| {}), ship::run(&other, &nothing, Until::Now, |_| {}),);
+    let (first, second) = tokio::join!(
+        ship::run(&one, &nothing, Until::Now, |_, _| {}),
+        ship::run(&other, &nothing, Until::Now, |_, _| {}),
+    );
     first.unwrap();
     second.unwrap();
     assert_eq!(scene.shipped().await, scene.executed());
@@ -148,7 +150,7 @@ async fn what_was_purged_is_a_gap_and_said() {
     scene.mysqld.sql("INSERT INTO shop.t (v) VALUES ('x'); FLUSH BINARY LOGS").unwrap();
     let last = scene.ask("SELECT SUBSTRING_INDEX(@@log_bin_basename, '/', -1)") + ".000002";
     scene.mysqld.sql(&format!("PURGE BINARY LOGS TO '{last}'")).unwrap();
-    let error = ship::run(&scene.stream(), &Known::default(), Until::Now, |_| {}).await.unwrap_err();
+    let error = ship::run(&scene.stream(), &Known::default(), Until::Now, |_, _| {}).await.unwrap_err();
     assert!(matches!(&error, ship::Error::Source { source, .. } if source.is_purged()), "{error}");
     // From what is still there it goes on.
     let purged: GtidSet = scene.ask("SELECT @@gtid_purged").parse().unwrap();
@@ -162,10 +164,10 @@ async fn a_wrong_password_and_a_strange_certificate_are_refused() {
     let scene = Scene::new(Options::default());
     let mut stream = scene.stream();
     stream.source.password = common::mysql::Password::new("wrong");
-    let error = ship::run(&stream, &Known::default(), Until::Now, |_| {}).await.unwrap_err().to_string();
+    let error = ship::run(&stream, &Known::default(), Until::Now, |_, _| {}).await.unwrap_err().to_string();
     assert!(error.contains("1045"), "{error}");
     let mut stream = scene.stream();
     stream.source.server_name = common::tls::server_name("elsewhere").unwrap();
-    let error = ship::run(&stream, &Known::default(), Until::Now, |_| {}).await.unwrap_err().to_string();
+    let error = ship::run(&stream, &Known::default(), Until::Now, |_, _| {}).await.unwrap_err().to_string();
     assert!(error.contains("encrypt the connection"), "{error}");
 }

@@ -12,6 +12,7 @@ install pelorus-crds
 install pelorus \
   --set failoverD.image="$(image failover-d)" \
   --set topologyCtl.image="$(image topology-ctl)" \
+  --set binlogShipper.image="$(image binlog-shipper)" \
   --set instanceImage="$(image instance-d)" \
   --set nats.bundled.image="$(image nats)"
 kubectl --namespace "$namespace" get deployments

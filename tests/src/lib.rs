@@ -14,6 +14,7 @@
 //! The development cluster is used, or the one that `KUBECONFIG` names. Faults need the former.
 
 pub mod bench;
+pub mod bucket;
 pub mod chaos;
 pub mod cluster;
 pub mod daemons;

@@ -7,13 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use archive::catalogue::{self, Held, Known};
 use archive::store::Key;
 use archive::{Location, Root, SegmentKey, Store, segment};
-use binlog_shipper::ship::{self, Progress, Stream};
+use binlog_shipper::ship::{self, Progress, Step, Stream};
 use binlog_shipper::source::{Source, Until};
 use common::gtid::GtidSet;
 use common::mysql::Password;
@@ -90,11 +89,9 @@ impl Scene {
         Self { mysqld, s3, root, store, tls }
     }
 
-    /// Another server, with nothing in it. Its `server_id` is in no event: an applier passes over those of its own server.
+    /// Another server, with nothing in it.
     pub fn another(&self, options: Options) -> Mysqld {
-        static LAST: AtomicU32 = AtomicU32::new(100);
-        let id = LAST.fetch_add(1, Ordering::Relaxed);
-        let mysqld = Mysqld::start(self.tls.options(options).arg(format!("--server-id={id}")));
+        let mysqld = Mysqld::start(self.tls.options(options));
         account(&mysqld);
         mysqld.sql("RESET BINARY LOGS AND GTIDS").unwrap();
         mysqld
@@ -134,7 +131,7 @@ impl Scene {
     pub async fn ship_from(&self, stream: &Stream, known: &Known) -> Progress {
         let mut last = Progress::default();
         let watched = std::sync::Mutex::new(&mut last);
-        let watch = |progress: &Progress| **watched.lock().unwrap() = progress.clone();
+        let watch = |_: &Step<'_>, progress: &Progress| **watched.lock().unwrap() = progress.clone();
         ship::run(stream, known, Until::Now, watch).await.unwrap();
         last
     }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Daemons that get an image of their own.
-pub const DAEMONS: [&str; 3] = ["instance-d", "topology-ctl", "failover-d"];
+pub const DAEMONS: [&str; 4] = ["instance-d", "topology-ctl", "failover-d", "binlog-shipper"];
 /// Where a client finds the certificate authorities of the world.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// User of the daemons.

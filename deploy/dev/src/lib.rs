@@ -45,5 +45,5 @@ pub use self::{
     cluster::Cluster,
     error::{Error, Result},
     node::NodeOptions,
-    paths::{Node, Paths},
+    paths::{HOST_IP, Node, Paths},
 };

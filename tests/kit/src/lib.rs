@@ -9,6 +9,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
 mod mysqld;
+mod replay;
 mod root;
 mod s3;
 mod watchdog;

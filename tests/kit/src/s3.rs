@@ -1,7 +1,7 @@
 //! A real S3 server (versitygw) with TLS on a folder of its own, gone when dropped.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -22,7 +22,7 @@ pub struct S3 {
     // Dropped in this order, as with mysqld.
     process: Option<(Running, Watchdog)>,
     authority: String,
-    port: u16,
+    address: SocketAddr,
     home: TempDir,
 }
 
@@ -34,18 +34,22 @@ impl S3 {
     /// With which secret.
     pub const SECRET: &'static str = "secret-of-the-tester";
 
-    /// Starts a server with an empty bucket and waits until it answers.
+    /// Starts a server on this host's loopback with an empty bucket, and waits until it answers.
     pub fn start() -> Self {
+        Self::start_on(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// The same on another address of this host.
+    pub fn start_on(address: IpAddr) -> Self {
         let home = tempfile::Builder::new().prefix("pk-s3-").tempdir().expect("no temporary directory can be made");
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let issued = rcgen::generate_simple_self_signed(names).expect("a certificate can be made");
+        let issued = rcgen::generate_simple_self_signed(vec![address.to_string()]).expect("a certificate can be made");
         let authority = issued.cert.pem();
         fs::write(home.path().join("tls.crt"), &authority).expect("the certificate can be written");
         fs::write(home.path().join("tls.key"), issued.signing_key.serialize_pem()).expect("the key can be written");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is no free port");
-        let port = listener.local_addr().expect("a listener has an address").port();
+        let listener = TcpListener::bind((address, 0)).expect("there is no free port");
+        let address = listener.local_addr().expect("a listener has an address");
         drop(listener);
-        let mut server = Self { process: None, authority, port, home };
+        let mut server = Self { process: None, authority, address, home };
         fs::create_dir_all(server.folder()).expect("the bucket can be made");
         server.run();
         server
@@ -58,7 +62,7 @@ impl S3 {
         let log = fs::File::create(home.join("log")).expect("the log cannot be made");
         let program = newest("s3-", "bin/versitygw").expect("there is no S3 server to test with: run `make deps`");
         let child = Command::new(program)
-            .args(["--quiet", "--port", &format!("127.0.0.1:{}", self.port)])
+            .args(["--quiet", "--port", &self.address.to_string()])
             .arg("--cert")
             .arg(home.join("tls.crt"))
             .arg("--key")
@@ -77,7 +81,7 @@ impl S3 {
         let watchdog = Watchdog::watch(child.id(), home);
         self.process = Some((Running(child), watchdog));
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect(self.address).is_err() {
             let ended = self.process.as_mut().and_then(|(running, _)| running.0.try_wait().ok().flatten());
             let log = || fs::read_to_string(home.join("log")).unwrap_or_default();
             assert!(ended.is_none(), "the S3 server ended: {}", log());
@@ -93,7 +97,7 @@ impl S3 {
 
     /// URL.
     pub fn endpoint(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}", self.address)
     }
 
     /// PEM of the certificate that it has to be believed by.

@@ -51,7 +51,8 @@ tls://{{ include "pelorus.name" (dict "root" . "component" "nats") }}.{{ .Releas
 {{- end -}}
 {{- end }}
 
-{{/* Pods of a daemon. Call with (dict "root" $ "component" "failover-d" "values" "failoverD" "env" (list ...)). */}}
+{{/* Pods of a daemon. Call with (dict "root" $ "component" "failover-d" "values" "failoverD" "env" (list ...)), and with
+"scratch" (dict "path" "/x" "size" "1Gi") for one that keeps files while it lives. */}}
 {{- define "pelorus.deployment" -}}
 {{- $root := .root -}}
 {{- $values := get $root.Values .values -}}
@@ -189,6 +190,10 @@ spec:
               mountPath: /etc/pelorus-nats
               readOnly: true
             {{- end }}
+            {{- with .scratch }}
+            - name: scratch
+              mountPath: {{ .path }}
+            {{- end }}
       volumes:
         - name: config
           configMap:
@@ -200,6 +205,10 @@ spec:
             defaultMode: 0440
             # Without the Secret the daemon works on, without events.
             optional: true
+        {{- end }}
+        {{- with .scratch }}
+        - name: scratch
+          emptyDir: { sizeLimit: {{ .size }} }
         {{- end }}
 {{- end }}
 
@@ -274,6 +283,41 @@ roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
   name: {{ include "pelorus.clusterName" . }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "pelorus.name" . }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
+{{/* What a daemon of which one replica works needs for its Lease. Same arguments. */}}
+{{- define "pelorus.leaseRole" -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ include "pelorus.name" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "pelorus.labels" . | nindent 4 }}
+rules:
+  # common::lease: who of the replicas works. The API server cannot hold `create` to a name.
+  - apiGroups: [coordination.k8s.io]
+    resources: [leases]
+    verbs: [create]
+  # common::lease: the same one is held and renewed.
+  - apiGroups: [coordination.k8s.io]
+    resources: [leases]
+    resourceNames: [{{ include "pelorus.name" . }}]
+    verbs: [get, update]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ include "pelorus.name" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "pelorus.labels" . | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ include "pelorus.name" . }}
 subjects:
   - kind: ServiceAccount
     name: {{ include "pelorus.name" . }}

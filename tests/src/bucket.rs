@@ -1,0 +1,119 @@
+//! A bucket of a real S3 server on this host, which pods reach at the address of the API server, and what is in it.
+
+use std::io::BufWriter;
+
+use anyhow::{Context, Result, ensure};
+use archive::catalogue::{self, Held, Known};
+use archive::plan::{Target, plan};
+use archive::store::Key;
+use archive::{Location, Root, Store, fetch};
+use common::crd::{Archive, BinlogArchive, LocationRef, MySQLBackupLocation};
+use common::gtid::GtidSet;
+use common::mysql::Password;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
+use pelorus_dev::HOST_IP;
+use serde_json::json;
+use testkit::{Mysqld, Options, S3};
+
+use crate::Cluster;
+
+/// Prefix in the bucket.
+const PREFIX: &str = "prod/";
+/// In no event of a cluster: instances count from 1.
+const SERVER_ID: u32 = 4_000_000_000;
+
+/// A bucket, and the MySQLBackupLocation of a namespace that leads to it.
+pub struct Bucket {
+    /// The server.
+    pub server: S3,
+    name: String,
+    store: Store,
+}
+
+impl Bucket {
+    /// Starts a server and makes the location with its Secrets.
+    ///
+    /// # Errors
+    /// When the objects cannot be made.
+    pub async fn open(client: &Client, namespace: &str, name: &str) -> Result<Self> {
+        let server = S3::start_on(HOST_IP.parse().context("the host's address")?);
+        let (keys, authority) = (format!("{name}-keys"), format!("{name}-ca"));
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let secret = |name: &str, pairs: &[(&str, &str)]| {
+            let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
+            let mut secret = Secret { data: Some(data.collect()), ..Secret::default() };
+            secret.metadata.name = Some(name.to_owned());
+            secret
+        };
+        let pairs = [("accessKeyId", S3::KEY_ID), ("secretAccessKey", S3::SECRET)];
+        secrets.create(&PostParams::default(), &secret(&keys, &pairs)).await?;
+        secrets.create(&PostParams::default(), &secret(&authority, &[("ca.crt", server.authority())])).await?;
+        let location: MySQLBackupLocation = serde_json::from_value(json!({
+            "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLBackupLocation", "metadata": {"name": name},
+            "spec": {"s3": {
+                "bucket": S3::BUCKET, "prefix": PREFIX, "endpoint": server.endpoint(), "forcePathStyle": true,
+                "credentialsSecretRef": {"name": keys}, "caSecretRef": {"name": authority},
+            }},
+        }))?;
+        Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &location).await?;
+        let store = Store::new(&Location {
+            bucket: S3::BUCKET.to_owned(),
+            region: "us-east-1".to_owned(),
+            endpoint: Some(server.endpoint()),
+            force_path_style: true,
+            key: Key { id: S3::KEY_ID.to_owned(), secret: Password::new(S3::SECRET), token: None },
+            authority: Some(server.authority().to_owned()),
+        })?;
+        Ok(Self { server, name: name.to_owned(), store })
+    }
+
+    /// For the spec of a cluster that is archived here.
+    pub fn archive(&self) -> Archive {
+        Archive { location_ref: LocationRef { name: self.name.clone() }, binlog: BinlogArchive::default() }
+    }
+
+    async fn root(cluster: &Cluster) -> Result<Root> {
+        let uid = cluster.get().await?.uid().context("a cluster without a uid")?;
+        Ok(Root::new(PREFIX, &cluster.namespace, &cluster.name, &uid))
+    }
+
+    /// All that is in the archive of a cluster.
+    ///
+    /// # Errors
+    /// The bucket's.
+    pub async fn held(&self, cluster: &Cluster) -> Result<Vec<Held>> {
+        Ok(catalogue::read(&self.store, &Self::root(cluster).await?).await?)
+    }
+
+    /// Transactions in the archive of a cluster.
+    ///
+    /// # Errors
+    /// The bucket's.
+    pub async fn shipped(&self, cluster: &Cluster) -> Result<GtidSet> {
+        Ok(Known::of(&self.held(cluster).await?).gtid)
+    }
+
+    /// A server on this host with everything that the archive holds, and nothing else.
+    ///
+    /// # Errors
+    /// When the archive is not what it should be.
+    pub async fn restored(&self, cluster: &Cluster) -> Result<Mysqld> {
+        let held = self.held(cluster).await?;
+        let plan = plan(&GtidSet::default(), &held, &Target::Newest)?;
+        let mysqld = Mysqld::start(Options::default().replays(SERVER_ID));
+        mysqld.sql("RESET BINARY LOGS AND GTIDS").map_err(anyhow::Error::msg)?;
+        let mut count = 0;
+        let root = Self::root(cluster).await?;
+        let written = fetch::relay_logs(&self.store, &root, &held, &plan, |number| {
+            count = number + 1;
+            mysqld.relay_log(number).map(BufWriter::new)
+        });
+        let written = written.await?;
+        ensure!(written == plan.reaches, "{written} was fetched and {} was planned", plan.reaches);
+        mysqld.replay(count, &written.to_string());
+        Ok(mysqld)
+    }
+}
