@@ -1,7 +1,8 @@
 //! What the archive holds, read from the bucket alone.
 //!
-//! A file that was closed has a summary, `complete.json`; of another one the fronts of its segments are read. Segments of one
-//! file may overlap, where two shippers cut them at different boundaries: their transactions are the same.
+//! A file that was closed has a summary, `complete.json`. One that is open has one for every few hundred segments, and of those
+//! after it the fronts are read. Segments of one file may overlap, where two shippers cut them at different boundaries: their
+//! transactions are the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,16 +17,16 @@ use super::store::{self, Put, Store};
 /// Objects that are read at the same time.
 const AT_ONCE: usize = 16;
 
-/// What a closed file holds.
+/// What a file holds, or what lies before an offset of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Complete {
+pub struct Summary {
     /// Version of the format.
     pub version: u32,
     /// Which file.
     #[serde(flatten)]
     pub file: BinlogFile,
-    /// Its length in bytes.
+    /// Offset behind the last byte.
     pub length: u64,
     /// Its transactions that are in the archive.
     pub gtid: GtidSet,
@@ -37,6 +38,15 @@ pub struct Complete {
     pub last_commit: u64,
     /// Its segments, in the order of their bytes.
     pub segments: Vec<Part>,
+}
+
+/// Whether a file goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The summary is of what lies before its length.
+    SoFar,
+    /// The file was closed.
+    Complete,
 }
 
 /// One segment in a summary.
@@ -115,9 +125,8 @@ impl Held {
 pub struct Known {
     /// Transactions that it has.
     pub gtid: GtidSet,
-    /// Files whose front (format description and list of earlier transactions) it has. A server that leaves transactions of a
-    /// file out sends another front: without the time at which it was started.
-    pub fronts: BTreeSet<BinlogFile>,
+    /// Segments of files that are not complete.
+    pub open: BTreeMap<BinlogFile, Vec<Part>>,
 }
 
 impl Known {
@@ -126,11 +135,17 @@ impl Known {
         let mut known = Self::default();
         for file in held {
             known.gtid.extend_with(&file.gtid());
-            if file.segments.iter().any(|part| part.first == 0) {
-                known.fronts.insert(file.file.clone());
+            if !file.complete {
+                known.open.insert(file.file.clone(), file.segments.clone());
             }
         }
         known
+    }
+
+    /// Whether the archive has the front of a file (format description and list of earlier transactions). A server that leaves
+    /// transactions of a file out sends another front: without the time at which it was started.
+    pub fn has_front(&self, file: &BinlogFile) -> bool {
+        self.open.get(file).is_some_and(|parts| parts.iter().any(|part| part.first == 0))
     }
 }
 
@@ -140,24 +155,41 @@ impl Known {
 /// The bucket's, and what is in it that should not.
 pub async fn read(store: &Store, root: &Root) -> Result<Vec<Held>, Error> {
     let listed = store.list(&root.binlogs()).await?;
-    let mut files: BTreeMap<BinlogFile, (bool, Vec<SegmentKey>)> = BTreeMap::new();
+    let mut files: BTreeMap<BinlogFile, Listed> = BTreeMap::new();
     for object in listed {
         match root.parse(&object.key) {
-            Ok(Object::Complete(file)) => files.entry(file).or_default().0 = true,
-            Ok(Object::Segment(key)) => files.entry(key.file.clone()).or_default().1.push(key),
+            Ok(Object::Complete(file)) => files.entry(file).or_default().complete = true,
+            // In the order of keys, the last is the longest.
+            Ok(Object::Summary(file, offset)) => files.entry(file).or_default().summary = Some(offset),
+            Ok(Object::Segment(key)) => files.entry(key.file.clone()).or_default().segments.push(key),
             // Somebody else's object is nobody's reason to stop: it is told, and left.
             Err(error) => tracing::warn!(%error, "an object in the archive is left alone"),
         }
     }
-    let files = stream::iter(files).map(|(file, (complete, keys))| async move {
-        let segments = if complete {
-            summary(store, root, &file).await?.segments
-        } else {
-            fronts(store, root, keys).await?.iter().map(Part::of).collect()
+    let files = stream::iter(files).map(|(file, listed)| async move {
+        let Listed { complete, summary, segments } = listed;
+        let key = if complete { Some(root.complete(&file)) } else { summary.map(|offset| root.summary(&file, offset)) };
+        let mut parts = match key {
+            Some(key) => read_summary(store, &key, &file).await?.segments,
+            None => Vec::new(),
         };
-        Ok(Held { file, complete, segments })
+        if !complete {
+            let told: BTreeSet<(u64, u64)> = parts.iter().map(|part| (part.first, part.last)).collect();
+            let rest = segments.into_iter().filter(|key| !told.contains(&(key.first, key.last))).collect();
+            parts.extend(fronts(store, root, rest).await?.iter().map(Part::of));
+            parts.sort_by_key(|part| (part.first, part.last));
+        }
+        Ok(Held { file, complete, segments: parts })
     });
     files.buffered(AT_ONCE).try_collect().await
+}
+
+/// Objects of one file.
+#[derive(Default)]
+struct Listed {
+    complete: bool,
+    summary: Option<u64>,
+    segments: Vec<SegmentKey>,
 }
 
 /// What all segments of the list say of themselves, in order.
@@ -184,11 +216,10 @@ pub async fn front(store: &Store, root: &Root, key: &SegmentKey) -> Result<Segme
     }
 }
 
-async fn summary(store: &Store, root: &Root, file: &BinlogFile) -> Result<Complete, Error> {
-    let key = root.complete(file);
-    let object = store.get(&key).await?.ok_or_else(|| Error::Gone(key.clone()))?;
-    let wrong = |reason: String| Error::Summary { key: key.clone(), reason };
-    let summary: Complete = serde_json::from_slice(&object).map_err(|error| wrong(error.to_string()))?;
+async fn read_summary(store: &Store, key: &str, file: &BinlogFile) -> Result<Summary, Error> {
+    let object = store.get(key).await?.ok_or_else(|| Error::Gone(key.to_owned()))?;
+    let wrong = |reason: String| Error::Summary { key: key.to_owned(), reason };
+    let summary: Summary = serde_json::from_slice(&object).map_err(|error| wrong(error.to_string()))?;
     if summary.version != VERSION {
         return Err(wrong(format!("it is of version {}, which this release does not know", summary.version)));
     }
@@ -221,27 +252,31 @@ pub async fn put_segment(
     Ok(put)
 }
 
-/// Says that all of a closed file is in the archive. Who comes second finds it said.
+/// Sums up what the archive holds of a file. Who comes second finds it said.
 ///
 /// # Errors
-/// The bucket's, and those of reading what is there.
-pub async fn put_complete(store: &Store, root: &Root, file: &BinlogFile) -> Result<Complete, Error> {
-    let listed = store.list(&root.file(file)).await?;
-    let keys = listed.iter().filter_map(|object| match root.parse(&object.key) {
-        Ok(Object::Segment(key)) => Some(key),
-        Ok(Object::Complete(_)) | Err(_) => None,
-    });
-    let segments = fronts(store, root, keys.collect()).await?;
-    let complete = Complete::of(file.clone(), &segments);
-    let key = root.complete(file);
-    let json = serde_json::to_vec(&complete)
-        .map_err(|error| Error::Summary { key: key.clone(), reason: error.to_string() })?;
+/// The bucket's.
+pub async fn put_summary(
+    store: &Store,
+    root: &Root,
+    file: &BinlogFile,
+    parts: &[Part],
+    extent: Extent,
+) -> Result<Summary, Error> {
+    let summary = Summary::of(file.clone(), parts);
+    let key = match extent {
+        Extent::SoFar => root.summary(file, summary.length),
+        Extent::Complete => root.complete(file),
+    };
+    let wrong = |error: serde_json::Error| Error::Summary { key: key.clone(), reason: error.to_string() };
+    let json = serde_json::to_vec(&summary).map_err(wrong)?;
     store.put_new(&key, json).await?;
-    Ok(complete)
+    Ok(summary)
 }
 
 impl Part {
-    fn of(segment: &Segment) -> Self {
+    /// What a summary says of a segment.
+    pub fn of(segment: &Segment) -> Self {
         let Segment { version: _, key, basis, gtid, transactions: _, first_commit, last_commit, sha256 } = segment;
         Self {
             first: key.first,
@@ -255,23 +290,24 @@ impl Part {
     }
 }
 
-impl Complete {
-    /// Of all segments of a file.
-    fn of(file: BinlogFile, segments: &[Segment]) -> Self {
+impl Summary {
+    fn of(file: BinlogFile, parts: &[Part]) -> Self {
+        let mut segments = parts.to_vec();
+        segments.sort_by_key(|part| (part.first, part.last));
         let mut gtid = GtidSet::default();
-        for segment in segments {
-            gtid.extend_with(&segment.gtid);
+        for part in &segments {
+            gtid.extend_with(&part.gtid);
         }
-        let commits = |commit: fn(&Segment) -> u64| segments.iter().map(commit).filter(|time| *time > 0);
+        let commits = |commit: fn(&Part) -> u64| segments.iter().map(commit).filter(|time| *time > 0);
         Self {
             version: VERSION,
             file,
-            length: segments.iter().map(|segment| segment.key.last).max().unwrap_or(0),
+            length: segments.iter().map(|part| part.last).max().unwrap_or(0),
             transactions: gtid.count(),
-            first_commit: commits(|segment| segment.first_commit).min().unwrap_or(0),
-            last_commit: commits(|segment| segment.last_commit).max().unwrap_or(0),
-            segments: segments.iter().map(Part::of).collect(),
+            first_commit: commits(|part| part.first_commit).min().unwrap_or(0),
+            last_commit: commits(|part| part.last_commit).max().unwrap_or(0),
             gtid,
+            segments,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! <prefix><namespace>/<cluster>/<cluster uid>/
 //!   binlogs/<epoch>/<server uuid>/<file>/<first>-<last>.zst    raw bytes [first, last) of a binlog, see `segment`
-//!   binlogs/<epoch>/<server uuid>/<file>/complete.json         the file was closed, and all of it is here
+//!   binlogs/<epoch>/<server uuid>/<file>/<offset>.json         what the segments before that offset hold
+//!   binlogs/<epoch>/<server uuid>/<file>/complete.json         the same of a file that was closed, and all of it is here
 //! ```
 //!
 //! The cluster's uid keeps a new cluster of the same name from mixing with the old one. Epochs and offsets are padded with
@@ -27,6 +28,8 @@ const OFFSET_END: u64 = 10_u64.pow(13);
 const COMPLETE: &str = "complete.json";
 /// Ending of a segment.
 const SEGMENT: &str = ".zst";
+/// Ending of a summary.
+const SUMMARY: &str = ".json";
 
 /// A text that is no key of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +76,11 @@ impl Root {
         format!("{}{first:0OFFSET_DIGITS$}-{last:0OFFSET_DIGITS$}{SEGMENT}", self.file(file))
     }
 
+    /// Key of the summary of what lies before an offset.
+    pub fn summary(&self, file: &BinlogFile, offset: u64) -> String {
+        format!("{}{offset:0OFFSET_DIGITS$}{SUMMARY}", self.file(file))
+    }
+
     /// Key of the summary of a closed file.
     pub fn complete(&self, file: &BinlogFile) -> String {
         format!("{}{COMPLETE}", self.file(file))
@@ -90,11 +98,13 @@ impl Root {
             let server = Uuid::parse_str(parts.next()?).ok()?;
             let name = parts.next()?.parse().ok()?;
             let file = BinlogFile { epoch, server, name };
-            let object = match parts.next()? {
-                COMPLETE => Object::Complete(file),
-                segment => {
-                    let (first, last) = segment.strip_suffix(SEGMENT)?.split_once('-')?;
-                    let number = |text: &str| text.parse().ok().filter(|_| text.len() == OFFSET_DIGITS);
+            let name = parts.next()?;
+            let number = |text: &str| text.parse().ok().filter(|_| text.len() == OFFSET_DIGITS);
+            let object = match name.strip_suffix(SUMMARY) {
+                _ if name == COMPLETE => Object::Complete(file),
+                Some(offset) => Object::Summary(file, number(offset)?),
+                None => {
+                    let (first, last) = name.strip_suffix(SEGMENT)?.split_once('-')?;
                     Object::Segment(SegmentKey::new(file, number(first)?, number(last)?)?)
                 }
             };
@@ -104,6 +114,7 @@ impl Root {
         parse()
             .filter(|object| match object {
                 Object::Segment(segment) => self.segment(segment) == key,
+                Object::Summary(file, offset) => self.summary(file, *offset) == key,
                 Object::Complete(file) => self.complete(file) == key,
             })
             .ok_or_else(|| NotAKey::new("key of a binlog", key))
@@ -115,6 +126,8 @@ impl Root {
 pub enum Object {
     /// Bytes of a binlog.
     Segment(SegmentKey),
+    /// The summary of what lies before an offset.
+    Summary(BinlogFile, u64),
     /// The summary of a closed one.
     Complete(BinlogFile),
 }
@@ -269,6 +282,7 @@ mod tests {
         let segment = SegmentKey::new(file(7, "binlog.000012"), 0, 5).unwrap();
         let key = root.segment(&segment);
         assert_eq!(root.parse(&key), Ok(Object::Segment(segment.clone())));
+        assert_eq!(root.parse(&root.summary(&segment.file, 99)), Ok(Object::Summary(segment.file.clone(), 99)));
         assert_eq!(root.parse(&root.complete(&segment.file)), Ok(Object::Complete(segment.file)));
         for wrong in [
             key.replace(".zst", ""),

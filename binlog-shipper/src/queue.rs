@@ -87,6 +87,13 @@ impl Queue {
         self.files.push_back(File { name, cuts, first: 0, last: 0, growing, has_front, closed: false });
     }
 
+    /// All transactions of a file are in the archive: a later one of the same server has begun. Its last event, a rotation or a
+    /// stop, may have been lost with the stream before.
+    pub fn ended(&mut self, name: BinlogFile) {
+        let (cuts, growing) = (VecDeque::new(), Growing::default());
+        self.files.push_back(File { name, cuts, first: 0, last: 0, growing, has_front: true, closed: true });
+    }
+
     /// Everything up to here may be cut off: the front of the file is complete.
     pub fn front(&mut self, end: u64) {
         if let Some(file) = self.files.back_mut() {
@@ -267,6 +274,17 @@ mod tests {
         queue.shipped();
         let cut = put(queue.next(now, FLUSH));
         assert_eq!((cut.key.first, cut.key.last), (5000, 5000 + LARGE));
+    }
+
+    #[test]
+    fn a_file_whose_last_words_were_lost_is_completed_first() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.ended(name(1));
+        queue.open(name(2), false);
+        queue.front(157);
+        assert_eq!(queue.next(now, FLUSH), Next::Complete(name(1)));
+        queue.completed();
+        assert_eq!(queue.next(now, FLUSH), Next::Wait(None));
     }
 
     #[test]

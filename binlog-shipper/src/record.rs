@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use archive::catalogue::{Complete, Held};
+use archive::catalogue::{Held, Summary};
 use archive::{BinlogFile, Segment};
 use common::crd::{ClusterRef, LocationRef, MySQLBinlog, MySQLBinlogSpec, MySQLBinlogStatus};
 use common::gtid::GtidSet;
@@ -70,7 +70,7 @@ impl Records {
     }
 
     /// All of a file is.
-    pub fn completed(&mut self, complete: &Complete) {
+    pub fn completed(&mut self, complete: &Summary) {
         let known = self.files.entry(complete.file.clone()).or_default();
         (known.complete, known.is_news) = (true, true);
     }

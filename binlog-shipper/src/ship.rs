@@ -7,12 +7,13 @@
 //!
 //! Nothing here is kept over a restart: the next stream asks for what the archive does not have.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use archive::catalogue::{self, Complete, Known};
+use archive::catalogue::{self, Extent, Known, Part, Summary};
 use archive::segment::{self, VERSION};
 use archive::{BinlogFile, FileName, Root, Segment, Store};
 use common::binlog::{HEADER, IN_USE, MAGIC, kind};
@@ -33,6 +34,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_MAX: Duration = Duration::from_secs(10);
 /// Bytes of a file's name in an event that is not in a file.
 const NAME_MAX: u64 = 4096;
+/// Segments of an open file between two summaries: reading an archive takes so many requests at most for a file.
+const SUMMARY_EVERY: usize = 256;
 /// Where flags are in a header.
 const FLAGS_AT: usize = 17;
 
@@ -106,6 +109,8 @@ struct Shared {
 struct State {
     queue: Queue,
     files: Vec<(FileName, Spooled)>,
+    /// Segments that the archive has of files that are not complete.
+    parts: BTreeMap<BinlogFile, Vec<Part>>,
     /// The stream has ended.
     ended: bool,
     progress: Progress,
@@ -123,7 +128,7 @@ pub enum Step<'a> {
     /// A segment is in the archive.
     Shipped(&'a Segment),
     /// All of a file is.
-    Completed(&'a Complete),
+    Completed(&'a Summary),
     /// A try to put something failed, and is made again.
     Failing,
 }
@@ -141,6 +146,7 @@ pub async fn run(
     let shared = Shared { state: Mutex::default(), received: Notify::new(), put: Notify::new() };
     shared.with(|state| {
         state.queue = Queue::new(known.gtid.intersect(&stream.executed));
+        state.parts = known.open.clone();
         state.progress.shipped = known.gtid.clone();
     });
     let receive = async {
@@ -182,8 +188,18 @@ async fn receive(stream: &Stream, known: &Known, until: Until, shared: &Shared) 
                     let spooled = spool.open(name.as_str())?;
                     spooled.write(0, &MAGIC)?;
                     let opened = BinlogFile { epoch: stream.epoch, server: stream.server, name: name.clone() };
-                    let has_front = known.fronts.contains(&opened);
+                    let has_front = known.has_front(&opened);
+                    let is_before = |other: &BinlogFile| {
+                        (other.epoch, other.server) == (opened.epoch, opened.server) && other.name < opened.name
+                    };
+                    let ended: Vec<BinlogFile> = match file {
+                        None => known.open.keys().filter(|other| is_before(other)).cloned().collect(),
+                        Some(_) => Vec::new(),
+                    };
                     shared.with(|state| {
+                        for file in ended {
+                            state.queue.ended(file);
+                        }
                         state.queue.open(opened, has_front);
                         state.files.push((name.clone(), spooled.clone()));
                     });
@@ -286,22 +302,35 @@ async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Step<'_>, &Progr
         match next {
             Next::Put(cut) => {
                 let segment = until_done(shared, &watch, || put(stream, shared, &cut)).await?;
-                shared.with(|state| {
+                let sum_up = shared.with(|state| {
                     state.queue.shipped();
+                    let parts = state.parts.entry(cut.key.file.clone()).or_default();
+                    parts.push(Part::of(&segment));
+                    let sum_up = parts.len().is_multiple_of(SUMMARY_EVERY).then(|| parts.clone());
                     let progress = &mut state.progress;
                     progress.shipped.extend_with(&cut.gtid);
                     progress.segments += 1;
                     progress.bytes += cut.key.length();
+                    sum_up
                 });
                 shared.put.notify_one();
+                if let Some(parts) = sum_up {
+                    let sum_up =
+                        || catalogue::put_summary(&stream.store, &stream.root, &cut.key.file, &parts, Extent::SoFar);
+                    until_done(shared, &watch, sum_up).await?;
+                }
                 tell(shared, &watch, &Step::Shipped(&segment));
             }
             Next::Complete(file) => {
-                let complete =
-                    until_done(shared, &watch, || catalogue::put_complete(&stream.store, &stream.root, &file)).await?;
+                let parts = shared.with(|state| state.parts.get(&file).cloned()).unwrap_or_default();
+                let complete = until_done(shared, &watch, || {
+                    catalogue::put_summary(&stream.store, &stream.root, &file, &parts, Extent::Complete)
+                })
+                .await?;
                 shared.with(|state| {
                     state.queue.completed();
                     state.files.retain(|(name, _)| *name != file.name);
+                    state.parts.remove(&file);
                 });
                 tell(shared, &watch, &Step::Completed(&complete));
             }
