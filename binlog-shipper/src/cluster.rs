@@ -48,6 +48,8 @@ const GOOD: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_secs(2);
 /// A transaction that waits longer than this, and than several flushes, is worth saying.
 const LATE: Duration = Duration::from_secs(10);
+/// A bucket that takes nothing for so long may have another address or other keys by now: they are read again.
+const RENEW: Duration = Duration::from_secs(60);
 /// Deadline of one call to the API server.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -83,6 +85,8 @@ enum Ended {
     Connect(#[from] connect::Error),
     #[error(transparent)]
     Ship(#[from] ship::Error),
+    #[error("{0}")]
+    Bucket(String),
     #[error("the stream ended")]
     Silently,
 }
@@ -94,6 +98,7 @@ impl Ended {
             Self::Ship(ship::Error::Source { .. }) | Self::Silently => "StreamBroken",
             Self::Ship(ship::Error::Archive(_)) => "ArchiveConflict",
             Self::Ship(ship::Error::Spool(_)) => "SpoolFailed",
+            Self::Bucket(_) => "BucketUnreachable",
         }
     }
 }
@@ -207,7 +212,7 @@ impl Loop {
         let mut shipping = Box::pin(ship::run(&stream, &known, Until::Forever, watch));
         tokio::select! {
             ended = &mut shipping => Ok(ended?),
-            () = self.report(&shared, &cluster, stream.flush_every, primary) => Ok(()),
+            problem = self.report(&shared, &cluster, stream.flush_every, primary) => Err(Ended::Bucket(problem)),
         }
     }
 
@@ -233,14 +238,14 @@ impl Loop {
         shared.progress = progress.clone();
     }
 
-    /// Writes what people see, at its pace. Never ends.
+    /// Writes what people see, at its pace, until the bucket has taken nothing for too long: why.
     async fn report(
         &self,
         shared: &Mutex<Shared>,
         cluster: &watch::Receiver<Arc<MySQLCluster>>,
         flush_every: Duration,
         primary: &str,
-    ) {
+    ) -> String {
         let late = LATE.max(flush_every * 5);
         loop {
             let (news, oldest, problem) = {
@@ -252,6 +257,7 @@ impl Loop {
             let millis = i64::try_from(waits.as_millis()).unwrap_or(i64::MAX);
             self.context.metrics.oldest_ms.get_or_create(&self.labels).set(millis);
             let finding = match problem {
+                Some(problem) if waits > RENEW.max(late) => return problem,
                 Some(problem) if waits > late => Finding::bad(SHIPPING, "BucketUnreachable", problem),
                 _ if waits > late => Finding::bad(SHIPPING, "Late", "transactions wait longer than they should"),
                 Some(_) | None => Finding::good(SHIPPING, "Shipping", format!("from {primary}")),

@@ -63,7 +63,7 @@ impl Error {
         match self {
             Self::Kubernetes { .. } => "KubernetesUnreachable",
             Self::Missing(_) => "LocationIncomplete",
-            Self::Store(_) => "BucketUnreachable",
+            Self::Store(_) | Self::Archive(catalogue::Error::Store(_)) => "BucketUnreachable",
             Self::Archive(_) => "ArchiveUnreadable",
             Self::MySql(_) | Self::Tls(_) | Self::Answer(..) => "PrimaryUnreachable",
         }

@@ -7,6 +7,7 @@ mod scene;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use archive::fetch;
 use archive::plan::{Refusal, Target, plan};
@@ -219,4 +220,49 @@ async fn a_flipped_byte_and_a_missing_segment_are_refused_by_name() {
     scene.store.delete(&key).await.unwrap();
     let error = fetch().await;
     assert!(error.contains(&key) && error.contains("missing"), "{error}");
+}
+
+/// Whoever ships dies at any moment, the bucket is away at times, files end: what is there in the end is everything, and restores.
+#[tokio::test]
+async fn shippers_killed_again_and_again_lose_nothing() {
+    let mut scene = Scene::new(Options::default());
+    let mut random = StdRng::seed_from_u64(11);
+    let mut written = 0;
+    for round in 0..40 {
+        // Small ones, and one that takes more than one part of an upload now and then.
+        let large = if round % 13 == 12 { 17_000_000 } else { 0 };
+        let rows = random.random_range(1..4_u64);
+        for id in written + 1..=written + rows {
+            let value = if id == written + 1 { large } else { 10 };
+            scene
+                .mysqld
+                .sql(&format!(
+                    "INSERT INTO shop.t (id, v) VALUES ({id}, LEFT(REPEAT(RANDOM_BYTES(1000), 17000), {value}))"
+                ))
+                .unwrap();
+        }
+        written += rows;
+        if round % 9 == 8 {
+            scene.mysqld.sql("FLUSH BINARY LOGS").unwrap();
+        }
+        let mut stream = scene.stream();
+        stream.flush_every = Duration::from_millis(random.random_range(0..50));
+        let known = scene.known().await;
+        let outage = random.random_range(0..4) == 0;
+        if outage {
+            scene.s3.kill();
+        }
+        let life = Duration::from_millis(random.random_range(20..400));
+        let ended = tokio::time::timeout(life, ship::run(&stream, &known, Until::Forever, |_, _| {})).await;
+        assert!(ended.is_err(), "it ended by itself: {ended:?}");
+        if outage {
+            scene.s3.run();
+        }
+    }
+    scene.ship(&scene.known().await).await;
+    assert_eq!(scene.shipped().await, scene.executed());
+    let mysqld = empty(&scene);
+    assert_eq!(restore(&scene, &Target::Newest, &mysqld).await, scene.executed());
+    let sums = |mysqld: &Mysqld| mysqld.sql("SELECT COUNT(*), SUM(CRC32(CONCAT(id, v))) FROM shop.t").unwrap();
+    assert_eq!(sums(&mysqld), sums(&scene.mysqld));
 }
