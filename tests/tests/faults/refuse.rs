@@ -196,12 +196,19 @@ async fn f34_a_replica_whose_applier_is_broken_is_not_promoted() -> Result<()> {
         trial.written(50).await?;
         let old = trial.primary.clone();
         trial.kill(&old, MYSQLD).await?;
-        trial.failed_over(SOON).await?;
-        ensure!(trial.shop.primary().await? == good, "{good} has applied everything, {broken} never can");
+        // Which of them has received more is chance. Where the broken one alone has everything, nobody is promoted until the old
+        // primary is back with it.
+        let over = |status: &MySQLClusterStatus| status.epoch() > 1 && status.operation.is_none();
+        let primary = trial.shop.wait_status("the end of the failover", SOON, over).await?.primary;
+        trial.step(&format!("the primary is {primary:?}, {good} can apply and {old} was it"));
+        ensure!(primary.as_ref() != Some(&broken), "{broken} never applies what it has received");
+        if primary == Some(good) {
+            trial.failed_over(SOON).await?;
+        }
         trial.shop.local_sql(&broken, &quietly("DROP USER 'clash'@'%'")).await?;
         trial.mended(&format!("{broken} can apply again"));
         trial.whole().await?;
-        Ok(Expect::changes(1))
+        Ok(Expect::changes_within(0..=1))
     })
     .await
 }
