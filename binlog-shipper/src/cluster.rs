@@ -21,7 +21,7 @@ use common::gtid::GtidSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -32,7 +32,7 @@ use binlog_shipper::source::Until;
 use crate::connect;
 use crate::decide::{Wish, decide};
 use crate::metrics::{self, Metrics};
-use crate::record::Records;
+use crate::record::{News, Records};
 
 /// Field manager of our writes.
 const MANAGER: &str = "pelorus/binlog-shipper";
@@ -46,6 +46,8 @@ const AGAIN_MAX: Duration = Duration::from_secs(15);
 const GOOD: Duration = Duration::from_secs(60);
 /// Pace of what people see.
 const PACE: Duration = Duration::from_secs(2);
+/// Pace of MySQLBinlog objects, whose numbers move with each segment.
+const RECORDS: Duration = Duration::from_secs(10);
 /// A transaction that waits longer than this, and than several flushes, is worth saying.
 const LATE: Duration = Duration::from_secs(10);
 /// A bucket that takes nothing for so long may have another address or other keys by now: they are read again.
@@ -247,11 +249,14 @@ impl Loop {
         primary: &str,
     ) -> String {
         let late = LATE.max(flush_every * 5);
+        let mut written: Option<Instant> = None;
         loop {
+            let is_due = written.is_none_or(|at| at.elapsed() >= RECORDS);
             let (news, oldest, problem) = {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 let waits = shared.progress.oldest.map(|since| since.elapsed());
-                (shared.records.news(), waits, shared.progress.problem.clone())
+                let news = if is_due { shared.records.news() } else { Vec::new() };
+                (news, waits, shared.progress.problem.clone())
             };
             let waits = oldest.unwrap_or_default();
             let millis = i64::try_from(waits.as_millis()).unwrap_or(i64::MAX);
@@ -264,20 +269,25 @@ impl Loop {
             };
             let now = Arc::clone(&cluster.borrow());
             self.say(&now, Some(finding)).await;
-            if !self.write(news).await {
-                shared.lock().unwrap_or_else(PoisonError::into_inner).records.again();
+            if !news.is_empty() {
+                written = Some(Instant::now());
+                if !self.write(news).await {
+                    shared.lock().unwrap_or_else(PoisonError::into_inner).records.again();
+                }
             }
             sleep(PACE).await;
         }
     }
 
     /// Applies MySQLBinlog objects; whether all of them were.
-    async fn write(&self, news: Vec<(String, Value, Value)>) -> bool {
+    async fn write(&self, news: Vec<News>) -> bool {
         let api: Api<MySQLBinlog> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let parameters = PatchParams::apply(MANAGER).force();
-        for (name, object, status) in news {
+        for News { name, object, status } in news {
             let apply = async {
-                api.patch(&name, &parameters, &Patch::Apply(&object)).await?;
+                if let Some(object) = object {
+                    api.patch(&name, &parameters, &Patch::Apply(&object)).await?;
+                }
                 api.patch_status(&name, &parameters, &Patch::Apply(&status)).await
             };
             match timeout(CALL, apply).await {

@@ -25,6 +25,19 @@ struct Known {
     complete: bool,
     /// It differs from what was written last.
     is_news: bool,
+    /// Its object has been made: only the status moves.
+    is_made: bool,
+}
+
+/// An object that differs from what was written last.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// Its name.
+    pub name: String,
+    /// The whole object, unless it has been made.
+    pub object: Option<Value>,
+    /// Its status.
+    pub status: Value,
 }
 
 impl Known {
@@ -75,20 +88,24 @@ impl Records {
         (known.complete, known.is_news) = (true, true);
     }
 
-    /// Objects that differ from what was written last: name, object, status. Each is handed out once.
-    pub fn news(&mut self) -> Vec<(String, Value, Value)> {
+    /// Objects that differ from what was written last. Each is handed out once.
+    pub fn news(&mut self) -> Vec<News> {
         let Self { namespace, cluster, location, files } = self;
         let news = files.iter_mut().filter_map(|(file, known)| {
-            let is_news = std::mem::take(&mut known.is_news);
-            is_news.then(|| object(namespace, cluster, location, file, known)).flatten()
+            if !std::mem::take(&mut known.is_news) {
+                return None;
+            }
+            let is_made = std::mem::replace(&mut known.is_made, true);
+            let (name, object, status) = object(namespace, cluster, location, file, known)?;
+            Some(News { name, object: (!is_made).then_some(object), status })
         });
         news.collect()
     }
 
-    /// What was handed out has not been written: it is news again.
+    /// What was handed out has not been written: all of it is news again.
     pub fn again(&mut self) {
         for known in self.files.values_mut() {
-            known.is_news = true;
+            (known.is_news, known.is_made) = (true, false);
         }
     }
 }
@@ -178,7 +195,7 @@ mod tests {
         records.shipped(&segment(100, "3", (1_700_000_000_000_006, 1_700_000_000_000_006)));
         let news = records.news();
         assert_eq!(news.len(), 1);
-        let (name, object, status) = &news[0];
+        let News { name, object: Some(object), status } = &news[0] else { unreachable!("it is new") };
         assert_eq!(name, "shop-7-07070707-000012");
         assert_eq!(object["spec"]["file"], "binlog.000012");
         assert_eq!(object["metadata"]["labels"]["pelorus.dev/cluster"], "shop");
@@ -187,7 +204,9 @@ mod tests {
         assert_eq!(status["status"]["firstCommit"], "2023-11-14T22:13:20.000001Z");
         assert_eq!(status["status"]["complete"], false);
         assert!(records.news().is_empty());
+        records.shipped(&segment(200, "4", (1, 1)));
+        assert!(records.news()[0].object.is_none(), "it has been made");
         records.again();
-        assert_eq!(records.news().len(), 1);
+        assert!(records.news()[0].object.is_some(), "nobody knows");
     }
 }
