@@ -8,7 +8,6 @@ mod connect;
 mod decide;
 mod metrics;
 mod record;
-mod window;
 
 use std::sync::Arc;
 
