@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{BinlogFile, Object, Root, SegmentKey};
-use super::segment::{self, Front, HEAD, Segment, VERSION};
+use super::segment::{self, Front, HEAD, Segment, VERSION, earlier};
 use super::store::{self, Put, Store};
 
 /// Objects that are read at the same time.
@@ -113,11 +113,16 @@ pub struct Held {
 impl Held {
     /// Its transactions.
     pub fn gtid(&self) -> GtidSet {
-        self.segments.iter().fold(GtidSet::default(), |mut all, part| {
-            all.extend_with(&part.gtid);
-            all
-        })
+        union(&self.segments)
     }
+}
+
+/// Transactions of segments.
+fn union(parts: &[Part]) -> GtidSet {
+    parts.iter().fold(GtidSet::default(), |mut all, part| {
+        all.extend_with(&part.gtid);
+        all
+    })
 }
 
 /// What a stream has to know of the archive, to put nothing twice.
@@ -294,18 +299,14 @@ impl Summary {
     fn of(file: BinlogFile, parts: &[Part]) -> Self {
         let mut segments = parts.to_vec();
         segments.sort_by_key(|part| (part.first, part.last));
-        let mut gtid = GtidSet::default();
-        for part in &segments {
-            gtid.extend_with(&part.gtid);
-        }
-        let commits = |commit: fn(&Part) -> u64| segments.iter().map(commit).filter(|time| *time > 0);
+        let gtid = union(&segments);
         Self {
             version: VERSION,
             file,
             length: segments.iter().map(|part| part.last).max().unwrap_or(0),
             transactions: gtid.count(),
-            first_commit: commits(|part| part.first_commit).min().unwrap_or(0),
-            last_commit: commits(|part| part.last_commit).max().unwrap_or(0),
+            first_commit: segments.iter().map(|part| part.first_commit).fold(0, earlier),
+            last_commit: segments.iter().map(|part| part.last_commit).max().unwrap_or(0),
             gtid,
             segments,
         }

@@ -81,10 +81,9 @@ pub async fn relay_logs<W: Write>(
             let mut next = open(count)?;
             count += 1;
             let first = first(held, &key.file)?;
-            let (_, beginning) =
-                if first == *key { (segment.clone(), bytes.clone()) } else { get(store, root, &first).await? };
+            let other = if first == *key { None } else { Some(get(store, root, &first).await?.1) };
             let wrong = |source| Error::Replay { key: root.segment(&first), source };
-            next.write_all(replay::front(&beginning).map_err(wrong)?)?;
+            next.write_all(replay::front(other.as_ref().unwrap_or(&bytes)).map_err(wrong)?)?;
             out = Some((&key.file, next));
         }
         let Some((_, out)) = &mut out else { continue };

@@ -57,6 +57,11 @@ pub struct Segment {
     pub sha256: String,
 }
 
+/// The earlier of two commit times, of which 0 is none.
+pub fn earlier(one: u64, other: u64) -> u64 {
+    if one == 0 || other == 0 { one.max(other) } else { one.min(other) }
+}
+
 /// Why an object is no segment that can be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -230,6 +235,13 @@ mod tests {
         let mut object = Vec::new();
         encode(segment, bytes).unwrap().read_to_end(&mut object).unwrap();
         object
+    }
+
+    #[test]
+    fn no_commit_time_is_later_than_any() {
+        for (one, other, expected) in [(0, 0, 0), (0, 5, 5), (5, 0, 5), (5, 7, 5), (7, 5, 5)] {
+            assert_eq!(earlier(one, other), expected);
+        }
     }
 
     #[test]

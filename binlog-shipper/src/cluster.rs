@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use archive::Root;
-use archive::catalogue::Known;
+use archive::catalogue::{self, Known};
 use common::conditions::{self, Finding};
 use common::crd::{MySQLBinlog, MySQLCluster};
 use common::events::{Event, Events};
@@ -186,7 +186,7 @@ impl Loop {
         let (store, prefix) = connect::bucket(client, &self.namespace, location).await?;
         let root = Root::new(&prefix, &self.namespace, &self.name, &self.uid);
         // The archive before the primary: what is put meanwhile is put twice at worst, and found there.
-        let held = connect::held(&store, &root).await?;
+        let held = catalogue::read(&store, &root).await.map_err(connect::Error::from)?;
         let server = connect::primary(client, &self.namespace, &self.name, primary).await?;
         let mut known = Known::of(&held);
         let gap = server.purged.subtract(&known.gtid);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use archive::catalogue::{self, Held};
+use archive::catalogue;
 use archive::store::Key;
-use archive::{Location, Root, Store};
+use archive::{Location, Store};
 use binlog_shipper::source::Source;
 use common::crd::{MySQLBackupLocation, SecretRef};
 use common::gtid::{GtidSet, ParseError};
@@ -126,14 +126,6 @@ pub async fn bucket(client: &Client, namespace: &str, location: &str) -> Result<
         authority,
     })?;
     Ok((store, s3.prefix))
-}
-
-/// What the archive of a cluster holds.
-///
-/// # Errors
-/// The bucket's, and what is in it that cannot be read.
-pub async fn held(store: &Store, root: &Root) -> Result<Vec<Held>, Error> {
-    Ok(catalogue::read(store, root).await?)
 }
 
 /// A primary, as it was when it was asked.

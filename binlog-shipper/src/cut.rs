@@ -14,7 +14,7 @@ use common::gtid::GtidSet;
 /// Where events start in a file.
 pub const START: u64 = 4;
 /// Longest body that is looked into: a list of GTIDs.
-pub const LOOKED_INTO: u64 = 64 << 20;
+const LOOKED_INTO: u64 = 64 << 20;
 
 /// What does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use archive::segment::earlier;
 use archive::{BinlogFile, SegmentKey};
 use common::binlog::Begin;
 use common::gtid::GtidSet;
@@ -83,15 +84,13 @@ impl Queue {
     /// A file begins; the one before is closed, whether it said so or not.
     pub fn open(&mut self, name: BinlogFile, has_front: bool) {
         self.close();
-        let (cuts, growing) = (VecDeque::new(), Growing::default());
-        self.files.push_back(File { name, cuts, first: 0, last: 0, growing, has_front, closed: false });
+        self.files.push_back(File::new(name, has_front));
     }
 
     /// All transactions of a file are in the archive: a later one of the same server has begun. Its last event, a rotation or a
     /// stop, may have been lost with the stream before.
     pub fn ended(&mut self, name: BinlogFile) {
-        let (cuts, growing) = (VecDeque::new(), Growing::default());
-        self.files.push_back(File { name, cuts, first: 0, last: 0, growing, has_front: true, closed: true });
+        self.files.push_back(File { closed: true, ..File::new(name, true) });
     }
 
     /// Everything up to here may be cut off: the front of the file is complete.
@@ -120,9 +119,7 @@ impl Queue {
         let growing = &mut file.growing;
         growing.gtid.insert(&begin.gtid);
         growing.transactions += 1;
-        if growing.first_commit == 0 || (begin.committed_at > 0 && begin.committed_at < growing.first_commit) {
-            growing.first_commit = begin.committed_at;
-        }
+        growing.first_commit = earlier(growing.first_commit, begin.committed_at);
         growing.last_commit = growing.last_commit.max(begin.committed_at);
         growing.since.get_or_insert(now);
         file.last = end;
@@ -190,6 +187,11 @@ impl Queue {
 }
 
 impl File {
+    fn new(name: BinlogFile, has_front: bool) -> Self {
+        let (cuts, growing) = (VecDeque::new(), Growing::default());
+        Self { name, cuts, first: 0, last: 0, growing, has_front, closed: false }
+    }
+
     fn cut(&mut self, basis: &mut GtidSet) {
         if let Some(key) = SegmentKey::new(self.name.clone(), self.first, self.last) {
             let Growing { gtid, transactions, first_commit, last_commit, since } = std::mem::take(&mut self.growing);

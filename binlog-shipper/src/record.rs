@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use archive::catalogue::{Held, Summary};
+use archive::segment::earlier;
 use archive::{BinlogFile, Segment};
 use common::crd::{ClusterRef, LocationRef, MySQLBinlog, MySQLBinlogSpec, MySQLBinlogStatus};
 use common::gtid::GtidSet;
@@ -43,9 +44,7 @@ pub struct News {
 impl Known {
     fn add(&mut self, gtid: &GtidSet, first_commit: u64, last_commit: u64, bytes: u64) {
         self.gtid.extend_with(gtid);
-        if self.first_commit == 0 || (first_commit > 0 && first_commit < self.first_commit) {
-            self.first_commit = first_commit;
-        }
+        self.first_commit = earlier(self.first_commit, first_commit);
         self.last_commit = self.last_commit.max(last_commit);
         self.bytes += bytes;
         self.segments += 1;

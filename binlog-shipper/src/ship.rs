@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use archive::catalogue::{self, Extent, Known, Part, Summary};
 use archive::segment::{self, VERSION};
 use archive::{BinlogFile, FileName, Root, Segment, Store};
-use common::binlog::{HEADER, IN_USE, MAGIC, kind};
+use common::binlog::{HEADER, MAGIC, closed, kind};
 use common::gtid::GtidSet;
 use common::instance::Epoch;
 use rand::RngExt;
@@ -24,7 +24,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::cut::{Cutter, LOOKED_INTO, Meaning};
+use crate::cut::{Cutter, Meaning};
 use crate::queue::{Cut, Next, Queue};
 use crate::source::{self, Events, Head, Source, Until};
 use crate::spool::{Spool, Spooled};
@@ -36,8 +36,6 @@ const AGAIN_MAX: Duration = Duration::from_secs(10);
 const NAME_MAX: u64 = 4096;
 /// Segments of an open file between two summaries: reading an archive takes so many requests at most for a file.
 const SUMMARY_EVERY: usize = 256;
-/// Where flags are in a header.
-const FLAGS_AT: usize = 17;
 
 /// What is streamed, and where to.
 #[derive(Debug)]
@@ -88,8 +86,6 @@ pub struct Progress {
     pub shipped: GtidSet,
     /// Segments that were put.
     pub segments: u64,
-    /// Bytes of binlogs in them.
-    pub bytes: u64,
     /// When the oldest transaction that is not in the archive was received.
     pub oldest: Option<Instant>,
     /// Why the last try to put something failed; cleared by one that succeeds.
@@ -159,13 +155,10 @@ pub async fn run(
     let (mut receive, mut ship) = (Box::pin(receive), Box::pin(ship));
     tokio::select! {
         // What was received before an end is put all the same.
-        received = &mut receive => match (received, until) {
-            (Ok(()), _) => ship.await,
-            (Err(error), _) => {
-                ship.await?;
-                Err(error)
-            }
-        },
+        received = &mut receive => {
+            ship.await?;
+            received
+        }
         shipped = &mut ship => shipped,
     }
 }
@@ -252,18 +245,11 @@ impl Receiving {
         };
         let start = cutter.begins(head.size, head.end_low).map_err(strange)?;
         let is_looked_into = Cutter::looks_into(head.kind, head.size);
-        let mut raw = head.raw;
-        if head.kind == kind::FORMAT
-            && let Some(flags) = raw.get_mut(FLAGS_AT)
-        {
-            // As in a file that was closed, whenever it was read.
-            *flags &= !IN_USE;
-        }
         let spool = |offset, bytes: &[u8]| {
             let written = spooled.write(offset, bytes);
             written.map_err(|source| source::Error::Io { what: "write to the spool", source })
         };
-        spool(start, &raw)?;
+        spool(start, &closed(head.raw, head.kind))?;
         let (mut at, mut body) = (start + HEADER as u64, Vec::new());
         events
             .body(name.as_str(), head, |piece| {
@@ -277,9 +263,9 @@ impl Receiving {
             .await?;
         // Without its checksum.
         body.truncate(body.len().saturating_sub(4));
-        debug_assert!(body.len() as u64 <= LOOKED_INTO);
         let meaning = cutter.take(start, head.size, head.kind, &body).map_err(strange)?;
         let end = start + head.size;
+        let is_due = meaning != Meaning::Part;
         shared.with(|state| match meaning {
             Meaning::Part if matches!(head.kind, kind::GTID | kind::GTID_TAGGED) => state.queue.begins(start),
             Meaning::Part => {}
@@ -287,7 +273,10 @@ impl Receiving {
             Meaning::Whole(begin) => state.queue.whole(end, &begin, Instant::now()),
             Meaning::Closed => state.queue.closed(end),
         });
-        shared.received.notify_one();
+        // A part of a transaction makes nothing due.
+        if is_due {
+            shared.received.notify_one();
+        }
         Ok(())
     }
 }
@@ -310,7 +299,6 @@ async fn ship(stream: &Stream, shared: &Shared, watch: impl Fn(&Step<'_>, &Progr
                     let progress = &mut state.progress;
                     progress.shipped.extend_with(&cut.gtid);
                     progress.segments += 1;
-                    progress.bytes += cut.key.length();
                     sum_up
                 });
                 shared.put.notify_one();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::binlog::{Bytes, HEADER, IN_USE, kind};
+use common::binlog::{HEADER, Header, closed, kind};
 use common::gtid::{GtidSet, Tag};
 use crc32fast::Hasher;
 use tokio::io::AsyncRead;
@@ -22,8 +22,6 @@ const NON_BLOCK: u16 = 1;
 const THROUGH_GTID: u16 = 4;
 /// `LOG_EVENT_ARTIFICIAL_F`: made for the stream, in no file.
 const ARTIFICIAL: u16 = 0x20;
-/// Where flags are in a header.
-const FLAGS_AT: usize = 17;
 /// Length of a checksum.
 const CRC: usize = 4;
 /// Part of a body that is in memory at once.
@@ -88,13 +86,9 @@ pub struct Head {
 
 impl Head {
     fn parse(raw: [u8; HEADER]) -> Option<Self> {
-        let mut bytes = Bytes(&raw);
-        bytes.take(4)?;
-        let kind = u8::try_from(bytes.number(1)?).ok()?;
-        bytes.take(4)?;
-        let size = bytes.number(4)?;
-        let end_low = bytes.number(4)?;
-        let flags = u16::try_from(bytes.number(2)?).ok()?;
+        let Header { kind, size, end_low, is_zero: _ } = Header::parse(&raw)?;
+        let [.., low, high] = raw;
+        let flags = u16::from_le_bytes([low, high]);
         let heartbeat = matches!(kind, kind::HEARTBEAT | kind::HEARTBEAT_V2);
         let is_in_file = flags & ARTIFICIAL == 0 && end_low != 0 && !heartbeat;
         Some(Self { raw, kind, size, end_low, is_in_file }).filter(|head| head.size >= HEADER as u64)
@@ -155,14 +149,7 @@ impl<S: AsyncRead + Unpin> Events<S> {
     /// Those of the connection, of `take`, and a checksum that does not fit. What was taken is of no use then.
     pub async fn body(&mut self, file: &str, head: &Head, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut hasher = Hasher::new();
-        let mut raw = head.raw;
-        if head.kind == kind::FORMAT
-            && let Some(flags) = raw.get_mut(FLAGS_AT)
-        {
-            // The flag changes when the file is closed; its checksum does not.
-            *flags &= !IN_USE;
-        }
-        hasher.update(&raw);
+        hasher.update(&closed(head.raw, head.kind));
         let crc = if self.checksums || head.kind == kind::FORMAT { CRC as u64 } else { 0 };
         let length = (head.size - HEADER as u64).checked_sub(crc).ok_or(Error::Protocol("the length of an event"))?;
         let most = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);

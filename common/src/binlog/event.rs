@@ -25,6 +25,16 @@ pub const IN_USE: u8 = 1;
 /// Where that flag is in the file: after the magic, at byte 17 of the header.
 pub const IN_USE_AT: u64 = 4 + 17;
 
+/// The header of an event as it is in a file that was closed: a format description says whether it was, and is the only event that
+/// changes. Its checksum is of this form, and does not.
+pub fn closed(mut header: [u8; HEADER], kind: u8) -> [u8; HEADER] {
+    if kind == kind::FORMAT {
+        let [.., flags, _] = &mut header;
+        *flags &= !IN_USE;
+    }
+    header
+}
+
 /// One event and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -174,14 +184,8 @@ struct Body<'a, R> {
 
 impl<'a, R: Read> Body<'a, R> {
     fn new(reader: &'a mut R, left: u64, header: &[u8; HEADER], kind: u8) -> Self {
-        let mut header = *header;
-        if kind == kind::FORMAT {
-            // The flag changes when the file is closed; its checksum does not.
-            let [.., flags, _] = &mut header;
-            *flags &= !IN_USE;
-        }
         let mut hasher = Hasher::new();
-        hasher.update(&header);
+        hasher.update(&closed(*header, kind));
         Self { reader, left, hasher, error: None }
     }
 

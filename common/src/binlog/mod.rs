@@ -10,5 +10,5 @@ mod group;
 
 pub use self::body::{Begin, Bytes, Query};
 pub use self::content::{Content, HEADER, Header, Piece, Told, content, kind};
-pub use self::event::{Ending, Event, Events, IN_USE, IN_USE_AT, MAGIC, Next};
+pub use self::event::{Ending, Event, Events, IN_USE, IN_USE_AT, MAGIC, Next, closed};
 pub use self::group::{Group, Step};

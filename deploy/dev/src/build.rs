@@ -98,18 +98,22 @@ fn kube_inputs() -> Inputs {
         .with("go.sum", include_str!("../go/kube/go.sum"))
 }
 
-fn tools_inputs() -> Inputs {
-    Inputs::default()
-        .with("tools.go", include_str!("../go/tools/tools.go"))
-        .with("go.mod", include_str!("../go/tools/go.mod"))
-        .with("go.sum", include_str!("../go/tools/go.sum"))
-}
+/// Files of a Go module, by name.
+type Module = [(&'static str, &'static str); 3];
 
-fn s3_inputs() -> Inputs {
-    Inputs::default()
-        .with("tools.go", include_str!("../go/s3/tools.go"))
-        .with("go.mod", include_str!("../go/s3/go.mod"))
-        .with("go.sum", include_str!("../go/s3/go.sum"))
+const TOOLS_MODULE: Module = [
+    ("tools.go", include_str!("../go/tools/tools.go")),
+    ("go.mod", include_str!("../go/tools/go.mod")),
+    ("go.sum", include_str!("../go/tools/go.sum")),
+];
+const S3_MODULE: Module = [
+    ("tools.go", include_str!("../go/s3/tools.go")),
+    ("go.mod", include_str!("../go/s3/go.mod")),
+    ("go.sum", include_str!("../go/s3/go.sum")),
+];
+
+fn module_inputs(module: &Module) -> Inputs {
+    module.iter().fold(Inputs::default(), |inputs, (name, content)| inputs.with(name, content))
 }
 
 /// The MySQL image's `/etc/nsswitch.conf`.
@@ -130,7 +134,9 @@ pub fn ensure(paths: &Paths) -> Result<Artifacts> {
         let mysql = scope.spawn(|| mysql(&paths.cache));
         let programs = (|| {
             let pause = pause(&paths.cache)?;
-            Ok((pause, kube(&paths.cache)?, tools(&paths.cache)?, s3(&paths.cache)?))
+            let kube = kube(&paths.cache)?;
+            let tools = go_programs(&paths.cache, "tools", &TOOLS_MODULE, &TOOLS)?;
+            Ok((pause, kube, tools, go_programs(&paths.cache, "s3", &S3_MODULE, &[S3])?))
         })();
         let mysql = mysql.join().unwrap_or_else(|_| Err(Error::Invalid("the build of the MySQL root panicked".into())));
         (mysql, programs)
@@ -209,34 +215,10 @@ fn kube(cache: &Path) -> Result<PathBuf> {
     })
 }
 
-fn tools(cache: &Path) -> Result<PathBuf> {
-    let files = [
-        ("tools.go", include_str!("../go/tools/tools.go")),
-        ("go.mod", include_str!("../go/tools/go.mod")),
-        ("go.sum", include_str!("../go/tools/go.sum")),
-    ];
-    go_programs(cache, "tools", &tools_inputs(), &files, &TOOLS)
-}
-
-fn s3(cache: &Path) -> Result<PathBuf> {
-    let files = [
-        ("tools.go", include_str!("../go/s3/tools.go")),
-        ("go.mod", include_str!("../go/s3/go.mod")),
-        ("go.sum", include_str!("../go/s3/go.sum")),
-    ];
-    go_programs(cache, "s3", &s3_inputs(), &files, &[S3])
-}
-
 /// Builds programs of one Go module into the folder `bin` of a cache entry.
-fn go_programs(
-    cache: &Path,
-    kind: &str,
-    inputs: &Inputs,
-    files: &[(&str, &str)],
-    programs: &[(&str, &str)],
-) -> Result<PathBuf> {
-    cache::entry(cache, kind, &inputs.key(), |folder| {
-        let source = sources(folder, files)?;
+fn go_programs(cache: &Path, kind: &str, module: &Module, programs: &[(&str, &str)]) -> Result<PathBuf> {
+    cache::entry(cache, kind, &module_inputs(module).key(), |folder| {
+        let source = sources(folder, module)?;
         let bin = folder.join("bin");
         command::folder(&bin)?;
         for (package, program) in programs {
@@ -289,7 +271,7 @@ pub(crate) fn image_inputs(what: &str) -> Inputs {
     let inputs = match what {
         "mysql" => mysql_inputs(),
         "pause" => Inputs::default().with("pause.c", include_str!("../pause.c")),
-        _ => tools_inputs(),
+        _ => module_inputs(&TOOLS_MODULE),
     };
     inputs.with("image", what)
 }
