@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 use archive::Root;
 use archive::catalogue::{self, Known};
 use common::conditions::{self, Finding};
-use common::crd::{MySQLBinlog, MySQLCluster};
+use common::crd::{MySQLBinlog, MySQLCluster, Restorable};
 use common::events::{Event, Events};
 use common::gtid::GtidSet;
+use common::mysql::Session;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -33,6 +35,7 @@ use crate::connect;
 use crate::decide::{Wish, decide};
 use crate::metrics::{self, Metrics};
 use crate::record::{News, Records};
+use crate::window::{Proven, Window};
 
 /// Field manager of our writes.
 const MANAGER: &str = "pelorus/binlog-shipper";
@@ -48,6 +51,8 @@ const GOOD: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_secs(2);
 /// Pace of MySQLBinlog objects, whose numbers move with each segment.
 const RECORDS: Duration = Duration::from_secs(10);
+/// Seconds after which a window that has not changed is said to be proven again.
+const PROVEN_AGAIN: i64 = 60;
 /// A transaction that waits longer than this, and than several flushes, is worth saying.
 const LATE: Duration = Duration::from_secs(10);
 /// A bucket that takes nothing for so long may have another address or other keys by now: they are read again.
@@ -78,6 +83,8 @@ struct Loop {
     labels: metrics::Cluster,
     /// The gap that was told last.
     gap: GtidSet,
+    /// What can be restored, as it was proven last. A part of each report: apply takes away what is left out.
+    restorable: Mutex<Option<Restorable>>,
 }
 
 /// Why a stream is over.
@@ -108,6 +115,7 @@ impl Ended {
 /// What the stream says and the reporter writes.
 struct Shared {
     records: Records,
+    window: Window,
     progress: Progress,
 }
 
@@ -119,7 +127,9 @@ pub async fn run(context: Context, mut cluster: watch::Receiver<Arc<MySQLCluster
     let span = info_span!("cluster", namespace, cluster = name);
     let uid = first.uid().unwrap_or_default();
     let spool = context.spool.join(&uid);
-    let mut this = Loop { context, namespace, name, uid, labels, gap: GtidSet::default() };
+    let (gap, restorable) =
+        (GtidSet::default(), Mutex::new(first.status.as_ref().and_then(|status| status.restorable.clone())));
+    let mut this = Loop { context, namespace, name, uid, labels, gap, restorable };
     this.go(&mut cluster).instrument(span).await;
     this.context.metrics.streaming.remove(&this.labels);
     this.context.metrics.oldest_ms.remove(&this.labels);
@@ -187,13 +197,14 @@ impl Loop {
         let root = Root::new(&prefix, &self.namespace, &self.name, &self.uid);
         // The archive before the primary: what is put meanwhile is put twice at worst, and found there.
         let held = catalogue::read(&store, &root).await.map_err(connect::Error::from)?;
-        let server = connect::primary(client, &self.namespace, &self.name, primary).await?;
+        let mut server = connect::primary(client, &self.namespace, &self.name, primary).await?;
         let mut known = Known::of(&held);
         let gap = server.purged.subtract(&known.gtid);
         self.tell_gap(&gap, &known.gtid, primary);
         known.gtid.extend_with(&gap);
         let shared = Mutex::new(Shared {
             records: Records::new(&self.namespace, &self.name, location, &held),
+            window: Window::new(&held),
             progress: Progress::default(),
         });
         drop(held);
@@ -215,6 +226,7 @@ impl Loop {
         tokio::select! {
             ended = &mut shipping => Ok(ended?),
             problem = self.report(&shared, &cluster, stream.flush_every, primary) => Err(Ended::Bucket(problem)),
+            () = self.prove(&shared, &mut server.session) => Ok(()),
         }
     }
 
@@ -224,6 +236,7 @@ impl Loop {
         match step {
             Step::Shipped(segment) => {
                 shared.records.shipped(segment);
+                shared.window.shipped(segment);
                 metrics.segments.get_or_create(&self.labels).inc();
                 metrics.bytes.get_or_create(&self.labels).inc_by(segment.key.length());
                 let now = u64::try_from(common::clock::now().as_microsecond()).unwrap_or(0);
@@ -238,6 +251,25 @@ impl Loop {
             }
         }
         shared.progress = progress.clone();
+    }
+
+    /// Asks the primary, at a pace, what it has executed of what is in the archive. Never ends: the stream knows first when
+    /// there is nobody to ask.
+    async fn prove(&self, shared: &Mutex<Shared>, session: &mut Session) {
+        loop {
+            match connect::executed(session).await {
+                Ok(executed) => {
+                    let proven = shared.lock().unwrap_or_else(PoisonError::into_inner).window.proven(&executed);
+                    let mut told = self.restorable.lock().unwrap_or_else(PoisonError::into_inner);
+                    *told = proven.and_then(|proven| restorable(&proven, told.as_ref(), common::clock::now()));
+                }
+                Err(error) => {
+                    debug!(%error, "the primary was not asked");
+                    return std::future::pending().await;
+                }
+            }
+            sleep(RECORDS).await;
+        }
     }
 
     /// Writes what people see, at its pace, until the bucket has taken nothing for too long: why.
@@ -308,21 +340,24 @@ impl Loop {
         let status = cluster.status.as_ref();
         let had = status.is_some_and(|status| status.condition(SHIPPING).is_some());
         let findings: Vec<Finding> = finding.into_iter().collect();
-        let conditions = if findings.is_empty() {
+        let restorable = self.restorable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (conditions, restorable) = if findings.is_empty() {
             if !had {
                 return;
             }
-            Vec::new()
+            (Vec::new(), None)
         } else {
             let report = conditions::report(&OURS, status, &findings, cluster.metadata.generation, &now);
-            if !report.changed {
+            if !report.changed && restorable.as_ref() == status.and_then(|status| status.restorable.as_ref()) {
                 return;
             }
-            report.conditions
+            (report.conditions, restorable)
         };
-        let patch = json!({
-            "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster", "status": {"conditions": conditions},
-        });
+        let mut written = json!({"conditions": conditions});
+        if let (Some(fields), Some(restorable)) = (written.as_object_mut(), restorable) {
+            fields.insert("restorable".to_owned(), json!(restorable));
+        }
+        let patch = json!({"apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster", "status": written});
         let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let parameters = PatchParams::apply(MANAGER).force();
         match timeout(CALL, api.patch_status(&self.name, &parameters, &Patch::Apply(&patch))).await {
@@ -358,5 +393,47 @@ async fn another(mut cluster: watch::Receiver<Arc<MySQLCluster>>, wish: &Wish) -
         if cluster.changed().await.is_err() {
             return true;
         }
+    }
+}
+
+/// In whole seconds, as the API server keeps times; the window is never said to be larger than it is. One that says the same as
+/// the last is proven anew at a slower pace: an idle cluster writes next to nothing.
+fn restorable(proven: &Proven, told: Option<&Restorable>, now: Timestamp) -> Option<Restorable> {
+    const SECOND: u64 = 1_000_000;
+    let time = |seconds: u64| {
+        let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0)?;
+        Some(Time(Timestamp::from_second(seconds).ok()?))
+    };
+    let (from, to) = (time(proven.from.div_ceil(SECOND)), time(proven.to / SECOND));
+    let now = Timestamp::from_second(now.as_second()).ok()?;
+    let new = Restorable { from, to, gtid: Some(proven.gtid.to_string()), proven_at: Some(Time(now)) };
+    match told {
+        Some(told) if (&told.from, &told.to, &told.gtid) == (&new.from, &new.to, &new.gtid) => {
+            let at = told.proven_at.as_ref().map_or(0, |at| at.0.as_second());
+            let is_old = now.as_second().saturating_sub(at) >= PROVEN_AGAIN;
+            Some(if is_old { new } else { told.clone() })
+        }
+        Some(_) | None => Some(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_window_that_stays_is_written_rarely() {
+        let gtid = "07070707-0707-0707-0707-070707070707:1-3".parse().unwrap();
+        let proven = Proven { gtid, from: 1_000_001, to: 5_999_999 };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = restorable(&proven, None, at(100)).unwrap();
+        let seconds = |time: &Option<Time>| time.as_ref().unwrap().0.as_second();
+        assert_eq!((seconds(&first.from), seconds(&first.to), seconds(&first.proven_at)), (2, 5, 100));
+        assert_eq!(restorable(&proven, Some(&first), at(110)).unwrap(), first);
+        assert_eq!(seconds(&restorable(&proven, Some(&first), at(200)).unwrap().proven_at), 200);
+        let more = Proven { to: 7_000_000, ..proven };
+        assert_eq!(seconds(&restorable(&more, Some(&first), at(110)).unwrap().proven_at), 110);
     }
 }

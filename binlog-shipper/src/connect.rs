@@ -139,6 +139,18 @@ pub struct Primary {
     pub executed: GtidSet,
     /// What of that is in no binlog of its any more.
     pub purged: GtidSet,
+    /// For more questions.
+    pub session: Session,
+}
+
+/// What a primary has executed by now.
+///
+/// # Errors
+/// A server that does not answer.
+pub async fn executed(session: &mut Session) -> Result<GtidSet, Error> {
+    let answer: Option<(String,)> = session.first("SELECT @@GLOBAL.gtid_executed", ASK).await?;
+    let (text,) = answer.unwrap_or_default();
+    text.parse().map_err(|_: ParseError| Error::Answer("the primary".to_owned(), text))
 }
 
 /// Asks a primary.
@@ -166,6 +178,7 @@ pub async fn primary(client: &Client, namespace: &str, cluster: &str, instance: 
         server: Uuid::parse_str(&server).map_err(|_| odd(&server))?,
         executed: set(&executed)?,
         purged: set(&purged)?,
+        session,
         source: Source {
             server_name: tls::server_name(&host)?,
             host,

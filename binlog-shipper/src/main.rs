@@ -8,6 +8,7 @@ mod connect;
 mod decide;
 mod metrics;
 mod record;
+mod window;
 
 use std::sync::Arc;
 

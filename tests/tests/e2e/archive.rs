@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use common::crd::MySQLBinlog;
+use common::crd::{MySQLBinlog, MySQLClusterStatus};
+use common::gtid::GtidSet;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use tests::bucket::Bucket;
@@ -76,6 +77,14 @@ async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
         arrives(&bucket, &shop).await?;
         scene.step("shipped after the outage of the bucket, by another shipper");
         restores(&bucket, &shop).await?;
+
+        let executed = shop.executed(&shop.primary().await?).await?;
+        let reaches = |status: &MySQLClusterStatus| {
+            let gtid =
+                status.restorable.as_ref().and_then(|restorable| restorable.gtid.as_ref()?.parse::<GtidSet>().ok());
+            gtid.is_some_and(|gtid| executed.is_subset(&gtid))
+        };
+        shop.wait_status("status.restorable to reach the end", SOON, reaches).await?;
 
         let records = shop.api::<MySQLBinlog>().list(&ListParams::default()).await?;
         let epochs: Vec<i64> = records.iter().map(|record| record.spec.epoch).collect();

@@ -1,0 +1,139 @@
+//! What can be restored of a cluster: shipped, executed by the present primary, and without a gap from the beginning (invariant 7).
+//!
+//! Pure. As long as there are no dumps, the beginning is an empty server.
+
+use std::collections::VecDeque;
+
+use archive::Segment;
+use archive::catalogue::Held;
+use archive::plan::{Reach, reach};
+use archive::segment::earlier;
+use common::gtid::GtidSet;
+
+/// The window as it grows.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    /// Shipped without a gap.
+    gtid: GtidSet,
+    /// Earliest commit time in it, microseconds since 1970; 0 without any.
+    from: u64,
+    /// Latest one that is proven.
+    to: u64,
+    /// Segments that the primary had not executed when it was asked last, and their latest commit times.
+    unproven: VecDeque<(GtidSet, u64)>,
+    /// Something is missing: nothing after it can be restored without a dump.
+    has_gap: bool,
+}
+
+/// A window that is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// What the newest restore holds.
+    pub gtid: GtidSet,
+    /// Earliest commit time, microseconds since 1970; 0 without any.
+    pub from: u64,
+    /// Latest one.
+    pub to: u64,
+}
+
+impl Window {
+    /// Of what the archive holds.
+    pub fn new(held: &[Held]) -> Self {
+        let Reach { gtid, gap, .. } = reach(&GtidSet::default(), held);
+        let mut window = Self { gtid, has_gap: !gap.is_empty(), ..Self::default() };
+        for part in held.iter().flat_map(|file| &file.segments).filter(|part| part.gtid.is_subset(&window.gtid)) {
+            window.from = earlier(window.from, part.first_commit);
+            window.unproven.push_back((part.gtid.clone(), part.last_commit));
+        }
+        window
+    }
+
+    /// A segment is in the archive.
+    pub fn shipped(&mut self, segment: &Segment) {
+        if self.has_gap || !segment.basis.is_subset(&self.gtid) {
+            self.has_gap = true;
+            return;
+        }
+        self.gtid.extend_with(&segment.gtid);
+        if self.from == 0 {
+            self.from = segment.first_commit;
+        }
+        self.unproven.push_back((segment.gtid.clone(), segment.last_commit));
+    }
+
+    /// What can be restored, by what the primary has executed now.
+    pub fn proven(&mut self, executed: &GtidSet) -> Option<Proven> {
+        // What lost an election is never executed: it is passed over, and gives no time.
+        while let Some((gtid, last_commit)) = self.unproven.front() {
+            if gtid.is_subset(executed) {
+                self.to = self.to.max(*last_commit);
+            } else if self.unproven.len() == 1 {
+                // The newest may still be on its way to its acknowledgement.
+                break;
+            }
+            self.unproven.pop_front();
+        }
+        let gtid = self.gtid.intersect(executed);
+        (!self.has_gap && !gtid.is_empty()).then_some(Proven { gtid, from: self.from, to: self.to })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use archive::{BinlogFile, SegmentKey};
+
+    use super::*;
+
+    const UUID: &str = "07070707-0707-0707-0707-070707070707";
+
+    fn set(numbers: &str) -> GtidSet {
+        if numbers.is_empty() { GtidSet::default() } else { format!("{UUID}:{numbers}").parse().unwrap() }
+    }
+
+    fn segment(basis: &str, gtid: &str, commits: (u64, u64)) -> Segment {
+        let file = BinlogFile { epoch: 1, server: UUID.parse().unwrap(), name: "binlog.000001".parse().unwrap() };
+        Segment {
+            version: archive::segment::VERSION,
+            key: SegmentKey::new(file, 0, 1).unwrap(),
+            basis: set(basis),
+            gtid: set(gtid),
+            transactions: 1,
+            first_commit: commits.0,
+            last_commit: commits.1,
+            sha256: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_window_is_what_was_shipped_and_executed() {
+        let mut window = Window::new(&[]);
+        assert_eq!(window.proven(&set("1-9")), None);
+        window.shipped(&segment("", "1-3", (10, 30)));
+        window.shipped(&segment("1-3", "4-5", (40, 50)));
+        // 5 is in the bucket and waits for its acknowledgement.
+        let proven = window.proven(&set("1-4")).unwrap();
+        assert_eq!(proven, Proven { gtid: set("1-4"), from: 10, to: 30 });
+        let proven = window.proven(&set("1-7")).unwrap();
+        assert_eq!(proven, Proven { gtid: set("1-5"), from: 10, to: 50 });
+    }
+
+    #[test]
+    fn what_lost_an_election_is_not_in_it() {
+        let mut window = Window::new(&[]);
+        window.shipped(&segment("", "1-3", (10, 30)));
+        window.shipped(&segment("1-3", "4-5", (40, 50)));
+        window.shipped(&segment("1-3", "6", (60, 60)));
+        let proven = window.proven(&set("1-3:6")).unwrap();
+        assert_eq!(proven, Proven { gtid: set("1-3:6"), from: 10, to: 60 });
+    }
+
+    #[test]
+    fn there_is_none_behind_a_gap() {
+        let mut window = Window::new(&[]);
+        window.shipped(&segment("", "1-3", (10, 30)));
+        window.shipped(&segment("1-4", "5", (50, 50)));
+        assert_eq!(window.proven(&set("1-5")), None);
+    }
+}
