@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use pelorus_dev::Node;
 use serde_json::{Value, json};
 
-use super::undo::{set_replicas, set_schedulable};
+use super::undo::{CHANGED, set_replicas, set_schedulable};
 use super::{Faults, Programs, Undo};
 use crate::harness::OPERATOR_NAMESPACE;
 use crate::pace::{Look, until};
@@ -89,7 +89,7 @@ impl Faults {
             self.undo.push(Undo::Template(found.name_any(), before));
         }
         let api: Api<Deployment> = Api::namespaced(self.harness.client.clone(), OPERATOR_NAMESPACE);
-        let patch = json!({"spec": {"template": template}});
+        let patch = json!({"metadata": {"labels": {CHANGED: "true"}}, "spec": {"template": template}});
         api.patch(&found.name_any(), &PatchParams::default(), &Patch::Strategic(&patch))
             .await
             .context("patch a daemon")?;

@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 use crate::Harness;
 use crate::harness::OPERATOR_NAMESPACE;
 
+/// Label of a Deployment whose pod template a test has changed: where the test is killed, the next installation sees it
+/// (deploy/dev/install.sh).
+pub(super) const CHANGED: &str = "pelorus.dev/changed-by-test";
+
 /// Some programs in one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {
@@ -65,7 +69,7 @@ impl Undo {
             }
             Self::Template(deployment, template) => {
                 let api: Api<Deployment> = Api::namespaced(harness.client.clone(), OPERATOR_NAMESPACE);
-                let patch = json!({"spec": {"template": template}});
+                let patch = json!({"metadata": {"labels": {CHANGED: null}}, "spec": {"template": template}});
                 api.patch(deployment, &PatchParams::default(), &Patch::Merge(&patch)).await?;
                 harness.wait_daemons(Duration::from_secs(120)).await
             }
