@@ -67,30 +67,34 @@ pub async fn relay_logs<W: Write>(
 ) -> Result<GtidSet, Error> {
     let mut written = GtidSet::default();
     let mut planned = GtidSet::default();
-    let mut out: Option<(&BinlogFile, W)> = None;
+    let mut out: Option<(BinlogFile, W)> = None;
     let (mut count, mut is_over) = (0, false);
-    let fetched = stream::iter(&plan.steps).map(|step| async move { (step, get(store, root, &step.key).await) });
+    // Owned: a future that borrows from each step could not be sent to another thread.
+    let fetched = stream::iter(plan.steps.clone()).map(|step| async move {
+        let got = get(store, root, &step.key).await;
+        (step, got)
+    });
     let mut fetched = std::pin::pin!(fetched.buffered(AHEAD));
     while let Some((step, got)) = fetched.next().await {
         let Step { key, take, until } = step;
         let (segment, bytes) = got?;
-        if out.as_ref().is_none_or(|(file, _)| **file != key.file) {
+        if out.as_ref().is_none_or(|(file, _)| *file != key.file) {
             if let Some((_, mut done)) = out.take() {
                 done.flush()?;
             }
             let mut next = open(count)?;
             count += 1;
             let first = first(held, &key.file)?;
-            let other = if first == *key { None } else { Some(get(store, root, &first).await?.1) };
+            let other = if first == key { None } else { Some(get(store, root, &first).await?.1) };
             let wrong = |source| Error::Replay { key: root.segment(&first), source };
             next.write_all(replay::front(other.as_ref().unwrap_or(&bytes)).map_err(wrong)?)?;
-            out = Some((&key.file, next));
+            out = Some((key.file.clone(), next));
         }
         let Some((_, out)) = &mut out else { continue };
-        let taken = replay::copy(&bytes, &segment.gtid, take, *until, out);
-        let taken = taken.map_err(|source| Error::Replay { key: root.segment(key), source })?;
+        let taken = replay::copy(&bytes, &segment.gtid, &take, until, out);
+        let taken = taken.map_err(|source| Error::Replay { key: root.segment(&key), source })?;
         written.extend_with(&taken.gtid);
-        planned.extend_with(if until.is_some() { &taken.gtid } else { take });
+        planned.extend_with(if until.is_some() { &taken.gtid } else { &take });
         is_over |= taken.is_over;
     }
     if let Some((_, mut done)) = out {

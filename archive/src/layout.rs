@@ -59,6 +59,17 @@ impl Root {
         Self(format!("{prefix}{slash}{namespace}/{cluster}/{uid}/"))
     }
 
+    /// Prefix of the archives of all clusters of a name; below it each has a folder, named by its uid.
+    pub fn of_name(prefix: &str, namespace: &str, cluster: &str) -> String {
+        let Self(root) = Self::new(prefix, namespace, cluster, "");
+        root.trim_end_matches('/').to_owned() + "/"
+    }
+
+    /// Prefix of all that is in it.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+
     /// Prefix of all binlogs.
     pub fn binlogs(&self) -> String {
         format!("{}binlogs/", self.0)

@@ -14,4 +14,4 @@ pub mod store;
 
 pub use self::layout::{BinlogFile, FileName, Root, SegmentKey};
 pub use self::segment::Segment;
-pub use self::store::{Location, Store};
+pub use self::store::Store;

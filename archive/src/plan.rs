@@ -8,6 +8,7 @@
 //! - **No gaps.** A segment is replayed only on top of everything that its server had executed before. Where something of
 //!   that is missing, the restore ends, or is refused.
 
+use common::clock::commit_time;
 use common::gtid::GtidSet;
 
 use super::catalogue::{Held, Part};
@@ -62,7 +63,7 @@ pub enum Refusal {
     #[error("the base holds transactions that the target does not: {0}")]
     BeyondBase(GtidSet),
     /// The target holds what the archive does not, or not without a gap.
-    #[error("the archive does not have {missing}; it reaches to {} and to the commit time {} (microseconds)", reach.gtid, reach.last_commit)]
+    #[error("the archive does not have {missing}; it reaches to {} and to the commit time {}", reach.gtid, commit_time(reach.last_commit))]
     Unknown {
         /// What is missing of the target.
         missing: GtidSet,
@@ -70,7 +71,7 @@ pub enum Refusal {
         reach: Box<Reach>,
     },
     /// The time is later than what the archive has.
-    #[error("the archive reaches to the commit time {} (microseconds), not to {time}", reach.last_commit)]
+    #[error("the archive reaches to the commit time {}, not to {}", commit_time(reach.last_commit), commit_time(*time))]
     TooLate {
         /// The time that was asked for.
         time: u64,

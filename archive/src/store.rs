@@ -19,7 +19,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use bytes::Bytes;
-use common::mysql::Password;
+use common::location::{Key, Location, Token};
 
 /// Longest wait for one call, its retries included.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -35,34 +35,6 @@ pub const PART: usize = 16 << 20;
 /// Before more bytes than these are sent the server is asked whether the object is there: one that refuses it closes the
 /// connection in the middle of the body, and its answer is lost.
 const ASK_FIRST: usize = 256 << 10;
-
-/// Which bucket, and who asks.
-#[derive(Debug, Clone)]
-pub struct Location {
-    /// Name of the bucket.
-    pub bucket: String,
-    /// Its region.
-    pub region: String,
-    /// URL of the server; absent: AWS.
-    pub endpoint: Option<String>,
-    /// The bucket is in the path, not in the host name.
-    pub force_path_style: bool,
-    /// Who asks.
-    pub key: Key,
-    /// PEM of the authority that the server's certificate is checked against; absent: those of the system.
-    pub authority: Option<String>,
-}
-
-/// An access key.
-#[derive(Debug, Clone)]
-pub struct Key {
-    /// Its id.
-    pub id: String,
-    /// Its secret.
-    pub secret: Password,
-    /// Of temporary ones.
-    pub token: Option<Password>,
-}
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +103,7 @@ impl Store {
         let tls = tls.map_err(|error| Error::Setup(error.to_string()))?;
         let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https();
         let Key { id, secret, token } = &location.key;
-        let token = token.as_ref().map(|token| token.expose().to_owned());
+        let token = token.as_ref().map(|Token(token)| token.expose().to_owned());
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)
             .operation_attempt_timeout(TRY)

@@ -5,20 +5,14 @@
 use std::io::Read;
 use std::time::Instant;
 
-use archive::store::{Key, PART, Put};
-use archive::{Location, Store};
+use archive::Store;
+use archive::store::{PART, Put};
+use common::location::{Key, Location};
 use common::mysql::Password;
 use testkit::S3;
 
 fn location(server: &S3) -> Location {
-    Location {
-        bucket: S3::BUCKET.to_owned(),
-        region: "us-east-1".to_owned(),
-        endpoint: Some(server.endpoint()),
-        force_path_style: true,
-        key: Key { id: S3::KEY_ID.to_owned(), secret: Password::new(S3::SECRET), token: None },
-        authority: Some(server.authority().to_owned()),
-    }
+    serde_json::from_str(&server.location("")).unwrap()
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use binlog_shipper::source::Until;
 use crate::connect;
 use crate::decide::{Wish, decide};
 use crate::metrics::{self, Metrics};
-use crate::record::{News, Records};
+use crate::record::{News, Origin, Records};
 use crate::window::{Proven, Window};
 
 /// Field manager of our writes.
@@ -202,8 +202,14 @@ impl Loop {
         let gap = server.purged.subtract(&known.gtid);
         self.tell_gap(&gap, &known.gtid, primary);
         known.gtid.extend_with(&gap);
+        let origin = Origin {
+            namespace: self.namespace.clone(),
+            cluster: self.name.clone(),
+            uid: self.uid.clone(),
+            location: location.clone(),
+        };
         let shared = Mutex::new(Shared {
-            records: Records::new(&self.namespace, &self.name, location, &held),
+            records: Records::new(origin, &held),
             window: Window::new(&held),
             progress: Progress::default(),
         });

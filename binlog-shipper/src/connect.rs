@@ -3,43 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use archive::Store;
 use archive::catalogue;
-use archive::store::Key;
-use archive::{Location, Store};
 use binlog_shipper::source::Source;
-use common::crd::{MySQLBackupLocation, SecretRef};
 use common::gtid::{GtidSet, ParseError};
+use common::location::Location;
 use common::mysql::{self, Ca, Credentials, Endpoint, Password, Session, Tls};
 use common::names::{self, account, object};
-use common::tls;
+use common::{read, tls};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::Api;
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use kube::Client;
 use uuid::Uuid;
 
-/// Deadline of one call to the API server.
-const CALL: Duration = Duration::from_secs(10);
 /// Deadline of a login, and of one question.
 const ASK: Duration = Duration::from_secs(5);
 
 /// Why there can be no stream yet.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server.
-    #[error("read {kind} {name}: {reason}")]
-    Kubernetes {
-        /// What was read.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-        /// Why not.
-        reason: String,
-    },
-    /// An object that was named is not there, or lacks something.
-    #[error("{0}")]
-    Missing(String),
+    /// What was named in Kubernetes.
+    #[error(transparent)]
+    Read(#[from] read::Error),
     /// The settings of the bucket.
     #[error(transparent)]
     Store(#[from] archive::store::Error),
@@ -61,8 +45,8 @@ impl Error {
     /// For a condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Kubernetes { .. } => "KubernetesUnreachable",
-            Self::Missing(_) => "LocationIncomplete",
+            Self::Read(read::Error::Kubernetes { .. }) => "KubernetesUnreachable",
+            Self::Read(read::Error::Missing(_)) => "LocationIncomplete",
             Self::Store(_) | Self::Archive(catalogue::Error::Store(_)) => "BucketUnreachable",
             Self::Archive(_) => "ArchiveUnreadable",
             Self::MySql(_) | Self::Tls(_) | Self::Answer(..) => "PrimaryUnreachable",
@@ -70,62 +54,13 @@ impl Error {
     }
 }
 
-async fn get<K>(client: &Client, namespace: &str, kind: &'static str, name: &str) -> Result<K, Error>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let failed = |reason: String| Error::Kubernetes { kind, name: name.to_owned(), reason };
-    match timeout(CALL, api.get_opt(name)).await {
-        Ok(Ok(Some(object))) => Ok(object),
-        Ok(Ok(None)) => Err(Error::Missing(format!("there is no {kind} {name}"))),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no answer within {CALL:?}"))),
-    }
-}
-
-/// A text of a Secret.
-fn text(secret: &Secret, name: &str, key: &str) -> Result<String, Error> {
-    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-    let bytes = bytes.ok_or_else(|| Error::Missing(format!("Secret {name} has no key {key}")))?;
-    let text =
-        std::str::from_utf8(&bytes.0).map_err(|_| Error::Missing(format!("{key} of Secret {name} is no text")))?;
-    Ok(text.trim_end_matches('\n').to_owned())
-}
-
 /// The bucket of a location, and the prefix in it.
 ///
 /// # Errors
 /// A location that is not there, or lacks something.
 pub async fn bucket(client: &Client, namespace: &str, location: &str) -> Result<(Store, String), Error> {
-    let object: MySQLBackupLocation = get(client, namespace, "MySQLBackupLocation", location).await?;
-    let s3 = object.spec.s3;
-    let secret = async |reference: &SecretRef| get::<Secret>(client, namespace, "Secret", &reference.name).await;
-    let Some(credentials) = &s3.credentials_secret_ref else {
-        return Err(Error::Missing(format!("MySQLBackupLocation {location} has no spec.s3.credentialsSecretRef")));
-    };
-    let keys = secret(credentials).await?;
-    let key = Key {
-        id: text(&keys, &credentials.name, "accessKeyId")?,
-        secret: Password::new(text(&keys, &credentials.name, "secretAccessKey")?),
-        token: text(&keys, &credentials.name, "sessionToken").ok().map(Password::new),
-    };
-    let authority = match &s3.ca_secret_ref {
-        Some(reference) => Some(text(&secret(reference).await?, &reference.name, "ca.crt")?),
-        None => None,
-    };
-    let store = Store::new(&Location {
-        bucket: s3.bucket,
-        region: s3.region,
-        endpoint: s3.endpoint,
-        force_path_style: s3.force_path_style,
-        key,
-        authority,
-    })?;
-    Ok((store, s3.prefix))
+    let location = Location::resolve(client, namespace, location).await?;
+    Ok((Store::new(&location)?, location.prefix))
 }
 
 /// A primary, as it was when it was asked.
@@ -159,9 +94,9 @@ pub async fn executed(session: &mut Session) -> Result<GtidSet, Error> {
 /// Secrets that are not there yet, a server that does not answer.
 pub async fn primary(client: &Client, namespace: &str, cluster: &str, instance: &str) -> Result<Primary, Error> {
     let (accounts, certificates) = (object::accounts_secret(cluster), object::tls_secret(cluster));
-    let passwords: Secret = get(client, namespace, "Secret", &accounts).await?;
-    let password = Password::new(text(&passwords, &accounts, account::SHIPPER)?);
-    let authority = text(&get(client, namespace, "Secret", &certificates).await?, &certificates, "ca.crt")?;
+    let passwords: Secret = read::object(client, namespace, &accounts).await?;
+    let password = Password::new(read::text(&passwords, account::SHIPPER)?);
+    let authority = read::text(&read::object(client, namespace, &certificates).await?, "ca.crt")?;
     let host = names::instance_host(namespace, cluster, instance);
     let endpoint = Endpoint::Tcp {
         host: host.clone(),

@@ -10,14 +10,10 @@ mod metrics;
 mod record;
 mod window;
 
-use std::sync::Arc;
-
-use anyhow::Context as _;
 use common::crd::MySQLCluster;
 use common::daemon;
 use common::events::Events;
-use common::http::{self, Readiness};
-use common::lease::{self, Ended, Lease};
+use common::{http, lease};
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::JoinSet;
@@ -36,12 +32,8 @@ async fn main() -> anyhow::Result<()> {
     let config: Config = common::config::load(DAEMON)?;
     let identity = daemon::identity(config.identity.as_deref(), DAEMON);
 
-    let stop = CancellationToken::new();
     let mut registry = http::registry(DAEMON);
     let metrics = Metrics::new(&mut registry);
-    let readiness = Readiness::default();
-    let server = tokio::spawn(http::serve(config.http_port, readiness.clone(), Arc::new(registry), stop.clone()));
-
     let context = Context {
         client: daemon::watching_client().await?,
         events: Events::start(config.nats.clone(), DAEMON),
@@ -49,29 +41,11 @@ async fn main() -> anyhow::Result<()> {
         spool: config.spool.clone(),
         spool_max: config.spool_mib << 20,
     };
-    let lease = Lease::new(
-        lease::client().await?,
-        lease::Config::new(&config.operator_namespace, &config.lease_name, &identity),
-    );
-    tokio::spawn(daemon::stop_on_signal(stop.clone()));
-    // A standby is ready: it takes over when asked.
-    readiness.set(true);
-
-    let ended = lease
-        .run(stop.clone(), async |term| {
-            metrics.leader.set(1);
-            ship(context, config.watch_namespace.as_deref(), term.token).await;
-            metrics.leader.set(0);
-        })
-        .await;
-    stop.cancel();
-    server.await.context("the server of probes and metrics panicked")??;
-    match ended {
-        Ended::Stopped => Ok(()),
-        // What was known may be stale: a fresh process looks anew.
-        Ended::Lost => anyhow::bail!("leadership was lost"),
-        Ended::Finished => anyhow::bail!("the watch of clusters ended"),
-    }
+    let lease = lease::Config::new(&config.operator_namespace, &config.lease_name, &identity);
+    let leader = metrics.leader.clone();
+    daemon::Controller { http_port: config.http_port, registry, lease, leader }
+        .run(|token| ship(context, config.watch_namespace.as_deref(), token))
+        .await
 }
 
 /// A loop for each cluster, until the token is cancelled.

@@ -10,7 +10,7 @@ use archive::segment::earlier;
 use archive::{BinlogFile, Segment};
 use common::crd::{ClusterRef, LocationRef, MySQLBinlog, MySQLBinlogSpec, MySQLBinlogStatus};
 use common::gtid::GtidSet;
-use common::names::LABEL_CLUSTER;
+use common::names::{LABEL_CLUSTER, LABEL_CLUSTER_UID};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -52,18 +52,29 @@ impl Known {
     }
 }
 
+/// Whose files, and where they lie.
+#[derive(Debug)]
+pub struct Origin {
+    /// Namespace of the cluster.
+    pub namespace: String,
+    /// Its name.
+    pub cluster: String,
+    /// Its uid.
+    pub uid: String,
+    /// Name of the MySQLBackupLocation.
+    pub location: String,
+}
+
 /// All files of one cluster's archive.
 #[derive(Debug)]
 pub struct Records {
-    namespace: String,
-    cluster: String,
-    location: String,
+    of: Origin,
     files: BTreeMap<BinlogFile, Known>,
 }
 
 impl Records {
     /// Of what the archive holds.
-    pub fn new(namespace: &str, cluster: &str, location: &str, held: &[Held]) -> Self {
+    pub fn new(of: Origin, held: &[Held]) -> Self {
         let mut files: BTreeMap<BinlogFile, Known> = BTreeMap::new();
         for file in held {
             let known = files.entry(file.file.clone()).or_default();
@@ -72,7 +83,7 @@ impl Records {
             }
             known.complete = file.complete;
         }
-        Self { namespace: namespace.to_owned(), cluster: cluster.to_owned(), location: location.to_owned(), files }
+        Self { of, files }
     }
 
     /// A segment is in the archive.
@@ -89,13 +100,13 @@ impl Records {
 
     /// Objects that differ from what was written last. Each is handed out once.
     pub fn news(&mut self) -> Vec<News> {
-        let Self { namespace, cluster, location, files } = self;
+        let Self { of, files } = self;
         let news = files.iter_mut().filter_map(|(file, known)| {
             if !std::mem::take(&mut known.is_news) {
                 return None;
             }
             let is_made = std::mem::replace(&mut known.is_made, true);
-            let (name, object, status) = object(namespace, cluster, location, file, known)?;
+            let (name, object, status) = object(of, file, known)?;
             Some(News { name, object: (!is_made).then_some(object), status })
         });
         news.collect()
@@ -116,13 +127,8 @@ fn name(cluster: &str, file: &BinlogFile) -> String {
     format!("{cluster}-{}-{server}-{:06}", file.epoch, file.name.number())
 }
 
-fn object(
-    namespace: &str,
-    cluster: &str,
-    location: &str,
-    file: &BinlogFile,
-    known: &Known,
-) -> Option<(String, Value, Value)> {
+fn object(of: &Origin, file: &BinlogFile, known: &Known) -> Option<(String, Value, Value)> {
+    let Origin { namespace, cluster, uid, location } = of;
     let time = |micros: u64| {
         let micros = i64::try_from(micros).ok().filter(|micros| *micros > 0)?;
         Some(MicroTime(Timestamp::from_microsecond(micros).ok()?))
@@ -132,17 +138,18 @@ fn object(
     let mut object = MySQLBinlog::new(
         &name,
         MySQLBinlogSpec {
-            cluster_ref: ClusterRef { name: cluster.to_owned() },
-            location_ref: LocationRef { name: location.to_owned() },
+            cluster_ref: ClusterRef { name: cluster.clone() },
+            location_ref: LocationRef { name: location.clone() },
             server_uuid: file.server.to_string(),
             epoch: number(file.epoch)?,
             file: file.name.to_string(),
         },
     );
-    object.metadata.namespace = Some(namespace.to_owned());
+    object.metadata.namespace = Some(namespace.clone());
     object.metadata.labels = Some(BTreeMap::from(
         [
-            (LABEL_CLUSTER, cluster),
+            (LABEL_CLUSTER, cluster.as_str()),
+            (LABEL_CLUSTER_UID, uid),
             ("app.kubernetes.io/name", "mysql"),
             ("app.kubernetes.io/instance", cluster),
             ("app.kubernetes.io/component", "binlog"),
@@ -173,6 +180,11 @@ mod tests {
 
     const UUID: &str = "07070707-0707-0707-0707-070707070707";
 
+    fn origin() -> Origin {
+        let [namespace, cluster, uid, location] = ["n", "shop", "u", "here"].map(str::to_owned);
+        Origin { namespace, cluster, uid, location }
+    }
+
     fn segment(first: u64, numbers: &str, commits: (u64, u64)) -> Segment {
         let file = BinlogFile { epoch: 7, server: UUID.parse().unwrap(), name: "binlog.000012".parse().unwrap() };
         Segment {
@@ -189,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_file_has_one_object_that_follows_its_segments() {
-        let mut records = Records::new("n", "shop", "here", &[]);
+        let mut records = Records::new(origin(), &[]);
         records.shipped(&segment(0, "1-2", (1_700_000_000_000_001, 1_700_000_000_000_005)));
         records.shipped(&segment(100, "3", (1_700_000_000_000_006, 1_700_000_000_000_006)));
         let news = records.news();
@@ -198,6 +210,7 @@ mod tests {
         assert_eq!(name, "shop-7-07070707-000012");
         assert_eq!(object["spec"]["file"], "binlog.000012");
         assert_eq!(object["metadata"]["labels"]["pelorus.dev/cluster"], "shop");
+        assert_eq!(object["metadata"]["labels"]["pelorus.dev/cluster-uid"], "u");
         assert_eq!(status["status"]["gtid"], format!("{UUID}:1-3"));
         assert_eq!((&status["status"]["bytes"], &status["status"]["segments"]), (&json!(200), &json!(2)));
         assert_eq!(status["status"]["firstCommit"], "2023-11-14T22:13:20.000001Z");

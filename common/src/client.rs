@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::instance::{
     AcksOrder, CloneOrder, ConfigAnswer, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, InitialiseOrder,
-    InstanceState, PromoteOrder, Refusal,
+    InstanceState, PromoteOrder, Refusal, RestoreOrder,
 };
 use crate::tls;
 
@@ -198,6 +198,11 @@ impl InstanceClient {
     /// See [`InitialiseOrder`].
     pub async fn initialise(&self, order: &InitialiseOrder, timeout: Duration) -> Result<InstanceState, Error> {
         self.post("/v1/initialise", order, timeout).await
+    }
+
+    /// See [`RestoreOrder`].
+    pub async fn restore(&self, order: &RestoreOrder, timeout: Duration) -> Result<InstanceState, Error> {
+        self.post("/v1/restore", order, timeout).await
     }
 
     /// See [`CloneOrder`].

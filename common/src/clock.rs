@@ -25,3 +25,9 @@ pub fn now() -> Timestamp {
     let now = Timestamp::now();
     now.checked_add(*OFFSET.get_or_init(read)).unwrap_or(now)
 }
+
+/// A commit time, microseconds since 1970, for people and as a restore takes it: RFC 3339.
+pub fn commit_time(micros: u64) -> String {
+    let time = i64::try_from(micros).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok());
+    time.map_or_else(|| format!("{micros} microseconds after 1970"), |time| format!("{time:.6}"))
+}

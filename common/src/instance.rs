@@ -6,6 +6,7 @@
 //! GET  /v1/state            InstanceState; with ?now mysqld is asked first
 //! GET  /v1/stream           InstanceState as lines of JSON: at once, on every change, and each HEARTBEAT
 //! POST /v1/initialise       InitialiseOrder   -> InstanceState   topology-ctl
+//! POST /v1/restore          RestoreOrder      -> InstanceState   topology-ctl
 //! POST /v1/clone            CloneOrder        -> InstanceState   topology-ctl
 //! POST /v1/config/check     ConfigRequest     -> ConfigAnswer    topology-ctl
 //! POST /v1/config/apply     ConfigRequest     -> ConfigAnswer    topology-ctl
@@ -19,7 +20,7 @@
 //!
 //! Role orders carry an epoch. The instance persists it as its promise before it acts, and refuses any order below its
 //! promise (invariant 3). An order that is repeated within its epoch has no further effect. Long work (initialise,
-//! clone, the start of mysqld) is accepted at once and shows as a [`Phase`] in the state.
+//! restore, clone, the start of mysqld) is accepted at once and shows as a [`Phase`] in the state.
 //! A refusal is HTTP 409 (or 400, 403) with a [`Refusal`].
 
 mod orders;
@@ -85,6 +86,9 @@ pub struct InstanceState {
     /// The last unacknowledged tail that was cut off here. Outlives restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewound: Option<Rewound>,
+    /// The data was made from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
     /// Transactions that keep this data from following: `phase` is or was `Failed` for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errant: Option<ErrantReport>,
@@ -101,6 +105,18 @@ pub struct Rewound {
     /// Bytes of it that were saved to the volume first.
     pub saved_bytes: u64,
     /// From the order to the proof that nothing foreign is left.
+    pub seconds: f64,
+}
+
+/// Data that was made from an archive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// Key prefix of the archive in its bucket.
+    pub archive: String,
+    /// What was restored.
+    pub gtids: GtidSet,
+    /// From the order to the proof that all of it is there, and nothing else.
     pub seconds: f64,
 }
 

@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use common::client::OPERATION_HEADER;
 use common::instance::{
     AcksOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT, InitialiseOrder,
-    PromoteOrder, Refusal, RefusalCode,
+    PromoteOrder, Refusal, RefusalCode, RestoreOrder,
 };
 use common::names::daemon::{FAILOVER_D, TOPOLOGY_CTL};
 use common::tls;
@@ -68,6 +68,7 @@ fn router(instance: Arc<Instance>) -> Router {
         .route("/v1/state", get(state))
         .route("/v1/stream", get(stream))
         .route("/v1/initialise", post(initialise))
+        .route("/v1/restore", post(restore))
         .route("/v1/clone", post(clone))
         .route("/v1/config/check", post(check_config))
         .route("/v1/config/apply", post(apply_config))
@@ -152,6 +153,13 @@ fn states(instance: Arc<Instance>) -> impl Stream<Item = Result<Bytes, Infallibl
 async fn initialise(State(instance): Shared, request: Request) -> Response {
     match body::<InitialiseOrder>(&instance, request, TOPOLOGY_CTL).await {
         Ok(InitialiseOrder {}) => answered(orders::initialise(&instance).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn restore(State(instance): Shared, request: Request) -> Response {
+    match body::<RestoreOrder>(&instance, request, TOPOLOGY_CTL).await {
+        Ok(order) => answered(orders::restore(&instance, order).await),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -19,7 +19,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use common::instance::{Disk, Epoch, Rewound, Role};
+use common::instance::{Disk, Epoch, Restored, Rewound, Role};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -56,13 +56,16 @@ impl Default for Promise {
 }
 
 /// Proof that a provisioning was completed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Provisioned {
     /// Random name of the data.
     pub data_id: String,
     /// UID of the MySQLCluster that the data belongs to.
     pub cluster_uid: String,
+    /// It was made from an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
 }
 
 /// The volume is ours for as long as this, or a mysqld that was started meanwhile, lives.
@@ -333,7 +336,7 @@ mod tests {
         let volume = Volume::new(dir.path().to_owned());
         volume.save_promise(&Promise { epoch: 3, ..Promise::default() }).unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
-        let provisioned = Provisioned { data_id: "d".into(), cluster_uid: "u".into() };
+        let provisioned = Provisioned { data_id: "d".into(), cluster_uid: "u".into(), restored: None };
         volume.finish_provisioning(&provisioned).unwrap();
         assert_eq!(volume.provisioned().unwrap(), Some(provisioned));
         volume.wipe().unwrap();

@@ -91,6 +91,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// What is in the bucket, or is not.
+    #[error("{0}")]
+    Archive(String),
     /// What is to be saved does not fit.
     #[error("{needed} bytes of transactions are to be saved before they are thrown away, and {free} bytes are free")]
     NoRoom {
@@ -124,6 +127,7 @@ impl Error {
             | Self::Errant { .. }
             | Self::Source { .. }
             | Self::NotRewindable { .. }
+            | Self::Archive(_)
             | Self::NoRoom { .. } => RefusalCode::Failed,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::instance::{
-    Canary, Disk, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Rewound, Role,
+    Canary, Disk, InstanceConfig, InstanceState, MysqldState, Phase, Progress, ReceiverState, Restored, Rewound, Role,
 };
 use common::mysql::{Credentials, Session};
 use common::names::account;
@@ -71,6 +71,8 @@ pub struct Facts {
     pub peers: BTreeSet<IpAddr>,
     /// A role order that is being carried out in the background.
     pub carrying: Option<RoleOrder>,
+    /// What the data was made from, as it stands on disk, when that was an archive.
+    pub restored: Option<Restored>,
     /// The last tail that was cut off, as it stands on disk.
     pub rewound: Option<Rewound>,
     /// Foreign transactions that keep the data from being served, as they stand on disk.
@@ -142,6 +144,7 @@ impl Instance {
             leaving: false,
             problem: None,
             progress: None,
+            restored: provisioned.as_ref().and_then(|provisioned| provisioned.restored.clone()),
             data_id: provisioned.map(|provisioned| provisioned.data_id),
             disk: volume.disk(),
             mysqld: None,
@@ -249,6 +252,7 @@ impl Instance {
                 session_age_ms: millis(starvation::discounted(session.elapsed(), facts.starved)),
                 login_age_ms: millis(starvation::discounted(login.elapsed(), facts.starved)),
             }),
+            restored: facts.restored.clone().filter(|_| facts.data_id.is_some()),
             rewound: facts.rewound.clone(),
             errant: facts.condemned.as_ref().map(Condemned::report),
         }

@@ -5,11 +5,9 @@ use std::io::BufWriter;
 use anyhow::{Context, Result, ensure};
 use archive::catalogue::{self, Held, Known};
 use archive::plan::{Target, plan};
-use archive::store::Key;
-use archive::{Location, Root, Store, fetch};
+use archive::{Root, Store, fetch};
 use common::crd::{Archive, BinlogArchive, LocationRef, MySQLBackupLocation};
 use common::gtid::GtidSet;
-use common::mysql::Password;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
@@ -59,14 +57,7 @@ impl Bucket {
             }},
         }))?;
         Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &location).await?;
-        let store = Store::new(&Location {
-            bucket: S3::BUCKET.to_owned(),
-            region: "us-east-1".to_owned(),
-            endpoint: Some(server.endpoint()),
-            force_path_style: true,
-            key: Key { id: S3::KEY_ID.to_owned(), secret: Password::new(S3::SECRET), token: None },
-            authority: Some(server.authority().to_owned()),
-        })?;
+        let store = Store::new(&serde_json::from_str(&server.location(PREFIX))?)?;
         Ok(Self { server, name: name.to_owned(), store })
     }
 

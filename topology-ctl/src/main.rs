@@ -20,17 +20,15 @@ mod validate;
 
 use std::sync::Arc;
 
+use common::daemon;
+use common::events::Events;
+use common::{http, lease};
+use kube::runtime::events::{Recorder, Reporter};
+
 use crate::config::Config;
 use crate::controller::Context;
 use crate::memory::Memories;
 use crate::metrics::Metrics;
-use anyhow::Context as _;
-use common::daemon;
-use common::events::Events;
-use common::http::{self, Readiness};
-use common::lease::{self, Ended, Lease};
-use kube::runtime::events::{Recorder, Reporter};
-use tokio_util::sync::CancellationToken;
 
 const DAEMON: &str = "topology-ctl";
 
@@ -41,12 +39,8 @@ async fn main() -> anyhow::Result<()> {
     let config: Config = common::config::load(DAEMON)?;
     let identity = daemon::identity(config.identity.as_deref(), DAEMON);
 
-    let stop = CancellationToken::new();
     let mut registry = http::registry(DAEMON);
     let metrics = Metrics::new(&mut registry);
-    let readiness = Readiness::default();
-    let server = tokio::spawn(http::serve(config.http_port, readiness.clone(), Arc::new(registry), stop.clone()));
-
     let context = Arc::new(Context {
         client: daemon::watching_client().await?,
         recorder: Recorder::new(
@@ -58,27 +52,9 @@ async fn main() -> anyhow::Result<()> {
         memories: Memories::default(),
         config: config.clone(),
     });
-    let lease = Lease::new(
-        lease::client().await?,
-        lease::Config::new(&config.operator_namespace, &config.lease_name, &identity),
-    );
-    tokio::spawn(daemon::stop_on_signal(stop.clone()));
-    // A standby is ready: it takes over when asked.
-    readiness.set(true);
-
-    let ended = lease
-        .run(stop.clone(), async |term| {
-            metrics.leader.set(1);
-            controller::run(context, term.token).await;
-            metrics.leader.set(0);
-        })
-        .await;
-    stop.cancel();
-    server.await.context("the server of probes and metrics panicked")??;
-    match ended {
-        Ended::Stopped => Ok(()),
-        // What was known may be stale: a fresh process looks anew.
-        Ended::Lost => anyhow::bail!("leadership was lost"),
-        Ended::Finished => anyhow::bail!("the controller ended by itself"),
-    }
+    let lease = lease::Config::new(&config.operator_namespace, &config.lease_name, &identity);
+    let leader = metrics.leader.clone();
+    daemon::Controller { http_port: config.http_port, registry, lease, leader }
+        .run(|token| controller::run(context, token))
+        .await
 }

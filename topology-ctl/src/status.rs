@@ -10,6 +10,8 @@ pub const CONFIG_APPLIED: &str = "ConfigApplied";
 pub const ROLLED_OUT: &str = "RolledOut";
 /// Every instance has data.
 pub const PROVISIONED: &str = "Provisioned";
+/// The data that `spec.restore` names is there.
+pub const RESTORED: &str = "Restored";
 
 /// All of them.
-pub const OURS: [&str; 4] = [SPEC_ACCEPTED, CONFIG_APPLIED, ROLLED_OUT, PROVISIONED];
+pub const OURS: [&str; 5] = [SPEC_ACCEPTED, CONFIG_APPLIED, ROLLED_OUT, PROVISIONED, RESTORED];

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use common::crd::{MySQLClusterSpec, quantity};
+use common::gtid::GtidSet;
 use common::guarded;
 use common::names;
 
@@ -55,7 +56,14 @@ pub fn validate(spec: &MySQLClusterSpec, existing: &Existing) -> Vec<Violation> 
     violations.extend(resource_violations(spec));
     violations.extend(config_violations(spec));
     violations.extend(sidecar_violations(spec));
+    violations.extend(restore_violation(spec));
     violations
+}
+
+fn restore_violation(spec: &MySQLClusterSpec) -> Option<Violation> {
+    let error = spec.restore.as_ref()?.gtid.as_ref()?.parse::<GtidSet>().err()?;
+    let message = format!("spec.restore.gtid is no GTID set: {error}");
+    Some(Violation::new("spec.restore.gtid", "GtidInvalid", message))
 }
 
 fn image_violation(wanted: &str, existing: &Existing) -> Option<Violation> {
@@ -223,7 +231,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_its_field() {
         type Change = fn(&mut MySQLClusterSpec);
-        let cases: [(&str, &str, Change); 16] = [
+        let cases: [(&str, &str, Change); 17] = [
             ("spec.config.sync_binlog", "SettingGuarded", |spec| {
                 spec.config.insert("sync_binlog".into(), "0".into());
             }),
@@ -253,6 +261,9 @@ mod tests {
             }),
             ("spec.podTemplate.sidecars[1].name", "SidecarName", |spec| {
                 spec.pod_template.sidecars = vec![sidecar("a"), sidecar("a")];
+            }),
+            ("spec.restore.gtid", "GtidInvalid", |spec| {
+                spec.restore = serde_json::from_value(serde_json::json!({"gtid": "all of them"})).ok();
             }),
             ("spec.podTemplate.sidecars[0].ports", "SidecarPort", |spec| {
                 let port = ContainerPort { container_port: 3306, ..ContainerPort::default() };

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archive::catalogue::{self, Held, Known};
-use archive::store::Key;
-use archive::{Location, Root, SegmentKey, Store, segment};
+use archive::{Root, SegmentKey, Store, segment};
 use binlog_shipper::ship::{self, Progress, Step, Stream};
 use binlog_shipper::source::{Source, Until};
 use common::gtid::GtidSet;
@@ -76,15 +75,7 @@ impl Scene {
             .sql("CREATE DATABASE shop; CREATE TABLE shop.t (id BIGINT PRIMARY KEY AUTO_INCREMENT, v LONGBLOB)")
             .unwrap();
         let s3 = S3::start();
-        let store = Store::new(&Location {
-            bucket: S3::BUCKET.to_owned(),
-            region: "us-east-1".to_owned(),
-            endpoint: Some(s3.endpoint()),
-            force_path_style: true,
-            key: Key { id: S3::KEY_ID.to_owned(), secret: Password::new(S3::SECRET), token: None },
-            authority: Some(s3.authority().to_owned()),
-        })
-        .unwrap();
+        let store = Store::new(&serde_json::from_str(&s3.location("prod")).unwrap()).unwrap();
         let root = Root::new("prod", "team-a", "shop", "uid");
         Self { mysqld, s3, root, store, tls }
     }

@@ -330,4 +330,12 @@ pub struct RestoreLocation {
     /// Name of the cluster that wrote the backups.
     #[schemars(length(min = 1, max = 40))]
     pub cluster: String,
+    /// Its namespace. Absent: the new cluster's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Its uid, where several clusters of that name have written there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[0-9a-zA-Z-]+$"))]
+    pub uid: Option<String>,
 }

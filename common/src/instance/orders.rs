@@ -7,11 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use super::Epoch;
 use crate::gtid::GtidSet;
+use crate::location::Location;
 
 /// Make a new, empty data directory with Pelorus' accounts and no GTID. Refused by an instance that holds data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InitialiseOrder {}
+
+/// Make a new data directory with what an archive holds, up to a target. Refused by an instance that holds data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreOrder {
+    /// The bucket. Lives in memory only.
+    pub location: Location,
+    /// Namespace of the cluster that wrote the archive.
+    pub namespace: String,
+    /// Its name.
+    pub cluster: String,
+    /// Its uid, where more than one of that name has written there.
+    pub uid: Option<String>,
+    /// How far.
+    pub target: RestoreTarget,
+}
+
+/// How far a restore goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum RestoreTarget {
+    /// As far as the archive reaches.
+    Newest,
+    /// Every transaction before the first one that was committed later than this: microseconds since 1970.
+    Time(u64),
+    /// Exactly these transactions.
+    Gtid(GtidSet),
+}
 
 /// Copy the data of another instance. Refused by an instance that holds data, unless `condemns` names that data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

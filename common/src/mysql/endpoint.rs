@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mysql_async::{OptsBuilder, SslOpts};
-use serde::Deserialize;
+use serde::{Deserialize, Serializer};
 
 /// Probes of an idle TCP connection begin after this long, so that a vanished peer is noticed within minutes.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -137,6 +137,14 @@ impl Password {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Serialises a password as it is, where a field says so (`serialize_with`): for the body of an order over mutual TLS.
+///
+/// # Errors
+/// The serialiser's.
+pub fn exposed<S: Serializer>(password: &Password, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(password.expose())
 }
 
 impl fmt::Debug for Password {

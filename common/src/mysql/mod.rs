@@ -14,6 +14,6 @@ mod session;
 pub use mysql_async::prelude::{FromRow, FromValue};
 pub use mysql_async::{Row, Value};
 
-pub use self::endpoint::{Ca, Credentials, Endpoint, Password, Tls};
+pub use self::endpoint::{Ca, Credentials, Endpoint, Password, Tls, exposed};
 pub use self::error::Error;
 pub use self::session::{SQL_MODE, Session};

@@ -47,6 +47,7 @@ pub fn fresh(name: &str) -> InstanceState {
             source: SourceState::default(),
         }),
         canary: Some(Canary::default()),
+        restored: None,
         rewound: None,
         errant: None,
     }

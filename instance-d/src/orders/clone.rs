@@ -127,7 +127,7 @@ async fn run(instance: &Arc<Instance>, order: &CloneOrder) -> Result<()> {
     verify(&mut session).await?;
     // Before anything else: the donor's channel configuration came along with its data.
     session.exec("RESET REPLICA ALL", STATEMENT).await?;
-    finish(instance)
+    finish(instance, None)
 }
 
 async fn copy(instance: &Arc<Instance>, order: &CloneOrder, child: &Arc<Mysqld>, mut session: Session) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::instance::{InstanceState, Phase, Progress, Refusal, RefusalCode};
+use common::instance::{InstanceState, Phase, Progress, Refusal, RefusalCode, Restored};
 use common::mysql::{Credentials, Password, Session};
 
 use super::answer;
@@ -25,10 +25,19 @@ const ACCOUNT: Duration = Duration::from_secs(30);
 /// The refusal.
 pub async fn initialise(instance: &Arc<Instance>) -> Result<InstanceState, Refusal> {
     let begun = Instant::now();
-    answer(instance, "initialise", begun, begin(instance).await)
+    let work = |instance| async move { run(&instance).await };
+    answer(instance, "initialise", begun, begin(instance, "initialisation", work).await)
 }
 
-async fn begin(instance: &Arc<Instance>) -> Result<InstanceState> {
+/// Fills an empty instance in the background; when that fails it is empty again and says why.
+pub(super) async fn begin<W>(
+    instance: &Arc<Instance>,
+    what: &'static str,
+    work: impl FnOnce(Arc<Instance>) -> W,
+) -> Result<InstanceState>
+where
+    W: Future<Output = Result<()>> + Send + 'static,
+{
     if instance.look(|facts| facts.phase) == Phase::Initialising {
         return Ok(instance.report());
     }
@@ -42,13 +51,14 @@ async fn begin(instance: &Arc<Instance>) -> Result<InstanceState> {
         facts.problem = None;
         facts.progress = Some(step("initialising the data directory"));
     });
+    let work = work(Arc::clone(instance));
     let instance = Arc::clone(instance);
     let report = instance.report();
     tokio::spawn(async move {
         let begun = Instant::now();
-        match run(&instance).await {
-            Ok(()) => tracing::info!(elapsed_ms = millis(begun.elapsed()), "initialised"),
-            Err(error) => undo(&instance, &error, "initialisation").await,
+        match work.await {
+            Ok(()) => tracing::info!(what, elapsed_ms = millis(begun.elapsed()), "the instance has data"),
+            Err(error) => undo(&instance, &error, what).await,
         }
         drop(pass);
     });
@@ -79,6 +89,12 @@ pub(super) async fn undo(instance: &Arc<Instance>, error: &Error, what: &str) {
 }
 
 async fn run(instance: &Arc<Instance>) -> Result<()> {
+    with_accounts(instance).await?;
+    finish(instance, None)
+}
+
+/// A running server with Pelorus' accounts and nothing else, and a session on it.
+pub(super) async fn with_accounts(instance: &Arc<Instance>) -> Result<Session> {
     bare(instance).await?;
     instance.change(|facts| facts.progress = Some(step("making accounts")));
     let child = instance.start(false)?;
@@ -90,7 +106,7 @@ async fn run(instance: &Arc<Instance>) -> Result<()> {
     if !history.is_empty() {
         return Err(Error::Unexpected(format!("a fresh data directory has the history {history}")));
     }
-    finish(instance)
+    Ok(session)
 }
 
 /// Root of a bare data directory: no password, over the socket only.
@@ -123,11 +139,12 @@ async fn make_accounts(instance: &Instance, root: &mut Session) -> Result<()> {
 }
 
 /// Names the data, makes it durable, and only then says that it is there.
-pub(super) fn finish(instance: &Instance) -> Result<()> {
-    let provisioned =
-        Provisioned { data_id: uuid::Uuid::new_v4().to_string(), cluster_uid: instance.config().cluster_uid };
+pub(super) fn finish(instance: &Instance, restored: Option<Restored>) -> Result<()> {
+    let cluster_uid = instance.config().cluster_uid;
+    let provisioned = Provisioned { data_id: uuid::Uuid::new_v4().to_string(), cluster_uid, restored };
     instance.volume.finish_provisioning(&provisioned)?;
     instance.change(|facts| {
+        facts.restored = provisioned.restored;
         facts.data_id = Some(provisioned.data_id);
         facts.progress = None;
         facts.problem = None;

@@ -16,6 +16,7 @@ mod follow;
 mod initialise;
 mod promote;
 mod replication;
+mod restore;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use self::config::{apply as apply_config, check as check_config};
 pub use self::demote::{close, stop_writes};
 pub use self::initialise::initialise;
 pub use self::replication::{channel, kill_coordinator, stop_receiver};
+pub use self::restore::restore;
 
 use crate::data::Promise;
 use crate::decide::{self, Ask, OrderKind, Standing, Verdict};

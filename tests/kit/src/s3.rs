@@ -105,6 +105,19 @@ impl S3 {
         &self.authority
     }
 
+    /// The bucket and the way in, as the body of an order has them (`common::location::Location`, JSON).
+    pub fn location(&self, prefix: &str) -> String {
+        let authority = self.authority.replace('\n', "\\n");
+        format!(
+            r#"{{"bucket":"{}","prefix":"{prefix}","region":"us-east-1","endpoint":"{}","forcePathStyle":true,
+            "key":{{"id":"{}","secret":"{}","token":null}},"authority":"{authority}"}}"#,
+            Self::BUCKET,
+            self.endpoint(),
+            Self::KEY_ID,
+            Self::SECRET
+        )
+    }
+
     /// Where objects of the bucket lie: a file each, named as the key.
     pub fn folder(&self) -> PathBuf {
         self.home.path().join("buckets").join(Self::BUCKET)

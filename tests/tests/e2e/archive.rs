@@ -7,13 +7,20 @@ use common::crd::{MySQLBinlog, MySQLClusterStatus};
 use common::gtid::GtidSet;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use serde_json::{Value, json};
 use tests::bucket::Bucket;
+use tests::cluster::READY;
 use tests::faults::MYSQLD;
 use tests::ledger::{Ledger, Options, SCHEMA};
 use tests::pace::{Look, until};
 use tests::{Cluster, Faults, run, spec};
 
 const SOON: Duration = Duration::from_secs(60);
+
+/// Rows of a table that loses some by accident.
+const ROWS: &str = "SELECT CONCAT(COUNT(*), ' with the sum ', SUM(id)) FROM shop.rows_of_value";
+/// The time, as a restore takes it.
+const NOW: &str = "SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')";
 
 /// Waits until all that the primary has executed now is in the bucket.
 async fn arrives(bucket: &Bucket, cluster: &Cluster) -> Result<()> {
@@ -92,6 +99,99 @@ async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
         for record in &records {
             ensure!(record.status.as_ref().is_some_and(|status| status.gtid.is_some()), "{}", record.name_any());
         }
+        Ok(())
+    })
+    .await
+}
+
+/// A small cluster that is made of an archive.
+async fn restoring(scene: &tests::Scene, name: &str, instances: u32, restore: Value) -> Result<Cluster> {
+    let mut wanted = spec::small(instances);
+    wanted.restore = Some(serde_json::from_value(restore)?);
+    let cluster = scene.cluster(name);
+    cluster.create(wanted).await?;
+    Ok(cluster)
+}
+
+/// What the condition says of a restore that fails.
+async fn refusal(cluster: &Cluster) -> Result<String> {
+    until("the refusal", READY, async || {
+        let status = cluster.status().await?;
+        Ok(match status.condition("Restored") {
+            Some(condition) if condition.reason == "RestoreFailed" => Look::Done(condition.message.clone()),
+            other => Look::Not(format!("{other:?}")),
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Result<()> {
+    run("restore", async |scene| {
+        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
+        let mut wanted = spec::small(1);
+        wanted.archive = Some(bucket.archive());
+        let shop = scene.create("shop", wanted).await?;
+        shop.write(&[
+            "CREATE DATABASE shop",
+            "CREATE TABLE shop.rows_of_value (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100))",
+            "INSERT INTO shop.rows_of_value (v) VALUES ('a'), ('b'), ('c')",
+            "INSERT INTO shop.rows_of_value (v) SELECT CONCAT(x.v, y.v) FROM shop.rows_of_value x, shop.rows_of_value y",
+            "CREATE USER app IDENTIFIED BY 'of the app'",
+        ])
+        .await?;
+        let old = shop.primary().await?;
+        let before: String = shop.value(&old, ROWS).await?;
+        let moment: String = shop.value(&old, NOW).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        shop.write(&["DELETE FROM shop.rows_of_value WHERE id > 2"]).await?;
+        let after: String = shop.value(&old, ROWS).await?;
+        ensure!(before != after, "{before}");
+        arrives(&bucket, &shop).await?;
+        let all = shop.executed(&old).await?;
+        until("a record of it", SOON, async || {
+            let records = shop.api::<MySQLBinlog>().list(&ListParams::default()).await?;
+            Ok(if records.items.is_empty() { Look::Not("none".to_owned()) } else { Look::Done(()) })
+        })
+        .await?;
+        shop.delete(SOON).await?;
+        scene.step("the cluster is gone");
+
+        let place = json!({"locationRef": {"name": "here"}, "cluster": "shop"});
+        let copy = restoring(scene, "copy", 3, json!({"fromLocation": place, "pointInTime": moment})).await?;
+        copy.wait_condition("Restored", "False", READY).await?;
+        copy.delete_pod("copy-0").await?;
+        scene.step("it is being restored, and its first pod is deleted");
+        copy.wait_ready(3, READY).await?;
+        let condition = copy.wait_condition("Restored", "True", SOON).await?;
+        scene.step(&format!("restored: {}", condition.message));
+        for pod in copy.wait_caught_up(SOON).await? {
+            ensure!(copy.value::<String>(&pod, ROWS).await? == before, "{pod} has other rows");
+            let missing = all.subtract(&copy.executed(&pod).await?);
+            ensure!(missing.count() == 1, "{pod} lacks {missing}, not the accident alone");
+        }
+        copy.write(&["INSERT INTO shop.rows_of_value (v) VALUES ('new')"]).await?;
+
+        let nobody = json!({"matchLabels": {"pelorus.dev/cluster": "nobody"}});
+        let nothing = restoring(scene, "nothing", 1, json!({"fromSelector": nobody})).await?;
+        let refused = refusal(&nothing).await?;
+        ensure!(refused.contains("spec.restore.fromSelector selects no MySQLBinlog"), "{refused}");
+
+        // By the records that the archive left behind; first to where it does not reach.
+        let records = json!({"matchLabels": {"pelorus.dev/cluster": "shop"}});
+        let late = json!({"fromSelector": records, "pointInTime": "2199-01-01T00:00:00.000000Z"});
+        let late = restoring(scene, "late", 1, late).await?;
+        let refused = refusal(&late).await?;
+        ensure!(refused.contains("the archive reaches to"), "{refused}");
+        scene.harness.wait_events(&late, &["cluster.restore-failed"], SOON).await?;
+        ensure!(late.status().await?.primary.is_none(), "nothing is served of what was not restored");
+        scene.step(&format!("refused: {refused}"));
+        let exact = json!({"fromSelector": records, "gtid": all.to_string()});
+        let exact = restoring(scene, "exact", 1, exact).await?;
+        exact.wait_ready(1, READY).await?;
+        let primary = exact.primary().await?;
+        ensure!(exact.value::<String>(&primary, ROWS).await? == after, "the accident is in this set");
+        ensure!(exact.executed(&primary).await? == all, "exactly this set");
         Ok(())
     })
     .await

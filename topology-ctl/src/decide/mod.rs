@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod provision;
 pub mod rebuild;
+pub mod restore;
 pub mod rollout;
 pub mod scale;
 pub mod settings;

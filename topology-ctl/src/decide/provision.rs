@@ -1,6 +1,7 @@
 //! Which instance gets data, and from where.
 //!
-//! Before the first promotion all empty instances initialise side by side: same accounts, no GTID. Afterwards an empty
+//! Before the first promotion all empty instances initialise side by side: same accounts, no GTID; or, where the cluster's data
+//! is to come from an archive, as [`restore`] says. Afterwards an empty
 //! instance clones a healthy replica, or the primary when there is none. Two rules guard acknowledged writes: an
 //! instance without proven history is never a donor, and a recorded acker that comes back empty waits until failover-d
 //! has struck it (it may have been the proof of an acknowledged write, invariant 4).
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::instance::{Phase, ReceiverState, Role};
 
 use super::rebuild::{Condemned, condemned};
-use super::{Member, Record};
+use super::{Member, Record, restore};
 
 /// First pause after a failed attempt; doubles with each failure.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -29,6 +30,11 @@ const DONOR_LAG_MAX_SECONDS: f64 = 30.0;
 pub enum Order {
     /// Make a new data directory.
     Initialise {
+        /// Who.
+        instance: String,
+    },
+    /// Make a new data directory of an archive.
+    Restore {
         /// Who.
         instance: String,
     },
@@ -48,6 +54,8 @@ pub enum Order {
 pub enum Wait {
     /// Another instance holds transactions although nobody was ever promoted here: initialising would make two histories.
     DataFromBefore,
+    /// Another instance is filled from the archive; this one is filled from that.
+    Restoring,
     /// The bootstrap has been claimed and has not finished.
     Bootstrapping,
     /// A failover or switchover is under way.
@@ -71,6 +79,7 @@ impl Wait {
     pub fn text(self) -> &'static str {
         match self {
             Self::DataFromBefore => "another instance holds data from before this cluster was created",
+            Self::Restoring => "another instance is filled from the archive first",
             Self::Bootstrapping => "the cluster is being bootstrapped",
             Self::Operation => "a change of primary is under way",
             Self::FirstJoining => "another instance is just becoming the first replica",
@@ -86,7 +95,7 @@ impl Wait {
 /// What this daemon remembers about the provisioning of one instance. Losing it costs a pause, nothing else.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Donor of the running order; `None` while it initialises.
+    /// Donor of the running order; `None` while it initialises or is restored.
     pub donor: Option<String>,
     /// Whether the order is being carried out, as far as is known.
     pub running: bool,
@@ -162,15 +171,20 @@ pub struct Provision {
     pub waiting: Vec<(String, Wait)>,
 }
 
-/// Decides on the instances that need data. `asked`: the one that a person wants rebuilt.
+/// Decides on the instances that need data. `restores`: a new cluster gets its data from an archive. `asked`: the one that a
+/// person wants rebuilt.
 pub fn provision(
     record: &Record,
     members: &[Member],
     attempts: &BTreeMap<String, Attempt>,
+    restores: bool,
     asked: Option<&str>,
     now: Instant,
 ) -> Provision {
     let mut plan = Provision::default();
+    if record.is_new() && restores {
+        return restore::provision(members, attempts, now);
+    }
     if record.is_new() {
         let from_before = members.iter().any(holds_transactions);
         for member in members.iter().filter(|member| member.is_empty() && !leaving(member)) {
@@ -245,15 +259,15 @@ fn first_is_joining(record: &Record, members: &[Member], recipient: &str, busy: 
     record.acks_needed == 0 && (!busy.is_empty() || others.into_iter().any(joins))
 }
 
-fn leaving(member: &Member) -> bool {
+pub(super) fn leaving(member: &Member) -> bool {
     member.state.as_ref().is_some_and(|state| state.leaving) || member.pod.as_ref().is_some_and(|pod| pod.deleting)
 }
 
-fn backing_off(attempts: &BTreeMap<String, Attempt>, name: &str, now: Instant) -> bool {
+pub(super) fn backing_off(attempts: &BTreeMap<String, Attempt>, name: &str, now: Instant) -> bool {
     attempts.get(name).is_some_and(|attempt| attempt.running || now < attempt.not_before)
 }
 
-fn holds_transactions(member: &Member) -> bool {
+pub(super) fn holds_transactions(member: &Member) -> bool {
     member.state.as_ref().is_some_and(|state| {
         state.promised > 0 || state.mysqld.as_ref().is_some_and(|mysqld| !mysqld.executed.is_empty())
     })
@@ -331,7 +345,7 @@ mod tests {
     use common::instance::{ErrantOrigin, ErrantReport};
 
     fn plan(record: &Record, members: &[Member]) -> Provision {
-        provision(record, members, &BTreeMap::new(), None, Instant::now())
+        provision(record, members, &BTreeMap::new(), false, None, Instant::now())
     }
 
     fn clone_of(instance: u32, donor: u32) -> Order {
@@ -478,15 +492,15 @@ mod tests {
             [Outcome::Failed { instance: name(3), problem: String::new() }]
         );
         let record = record(3);
-        assert_eq!(provision(&record, &members, &attempts, None, failed).waiting, [(name(3), Wait::BackingOff)]);
+        assert_eq!(provision(&record, &members, &attempts, false, None, failed).waiting, [(name(3), Wait::BackingOff)]);
         let later = failed + BACKOFF_FIRST;
-        assert_eq!(provision(&record, &members, &attempts, None, later).orders, [clone_of(3, 1)]);
+        assert_eq!(provision(&record, &members, &attempts, false, None, later).orders, [clone_of(3, 1)]);
         let again = Attempt::started(attempts.get(&name(3)), Some(name(1)), later);
         attempts.insert(name(3), again);
         let failed = later + ORDER_SHOWS_AFTER;
         review(&mut attempts, &members, failed);
         assert_eq!(
-            provision(&record, &members, &attempts, None, failed + BACKOFF_FIRST).waiting,
+            provision(&record, &members, &attempts, false, None, failed + BACKOFF_FIRST).waiting,
             [(name(3), Wait::BackingOff)]
         );
         members[3] = member(3);

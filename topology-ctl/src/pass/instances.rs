@@ -16,13 +16,14 @@ use crate::act;
 use crate::build::statefulset::claim_name;
 use crate::decide::provision::{self, Attempt, Order, Provision};
 use crate::decide::rebuild::{self, Why};
+use crate::decide::restore;
 use crate::decide::rollout::{self, Input, Rollout};
 use crate::decide::settings::{self, Settings};
 use crate::decide::{Member, volume};
 use crate::error::Error;
 use crate::metrics::Label;
 use crate::observe::{self, Observed};
-use crate::status::{CONFIG_APPLIED, Finding, PROVISIONED, ROLLED_OUT};
+use crate::status::{CONFIG_APPLIED, Finding, PROVISIONED, RESTORED, ROLLED_OUT};
 
 /// Orders are accepted at once; what they begin shows in the state.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,8 +57,15 @@ impl Pass<'_> {
     async fn provision(&mut self, observed: &Observed, expected: &[&Member], converged: Option<&Converged>) {
         let now = Instant::now();
         let asked = self.asked(observed).await;
-        let Provision { orders, waiting } =
-            provision::provision(self.record, &observed.members, &self.memory.attempts, asked.as_deref(), now);
+        let restores = self.object.spec.restore.is_some();
+        let Provision { orders, waiting } = provision::provision(
+            self.record,
+            &observed.members,
+            &self.memory.attempts,
+            restores,
+            asked.as_deref(),
+            now,
+        );
         let mut refused = Vec::new();
         for order in orders {
             if let Err(error) = self.order(observed, &order).await {
@@ -69,6 +77,12 @@ impl Pass<'_> {
                 self.memory.attempts.insert(instance.to_owned(), attempt);
                 refused.push(format!("{instance}: {error}"));
             }
+        }
+        if restores && self.record.is_new() && !refused.is_empty() {
+            self.findings.push(Finding::bad(RESTORED, "RestoreFailed", refused.join("; ")));
+        } else if restores {
+            let holds_already = self.holds_already(RESTORED);
+            self.findings.extend(restore::finding(self.record, &observed.members, holds_already));
         }
 
         if let Some(held) = converged.and_then(|converged| converged.replicas.held.as_ref()) {
@@ -121,6 +135,10 @@ impl Pass<'_> {
             Order::Initialise { .. } => {
                 ("initialise", None, client.initialise(&InitialiseOrder {}, ORDER_TIMEOUT).await)
             }
+            Order::Restore { .. } => {
+                let order = self.restore_order().await?;
+                ("restore", None, client.restore(&order, ORDER_TIMEOUT).await)
+            }
             Order::Clone { donor, condemns, .. } => {
                 let donor_host = names::instance_host(&self.cluster.namespace, &self.cluster.name, donor);
                 let order = CloneOrder {
@@ -143,6 +161,10 @@ impl Pass<'_> {
             if condemned.why == Why::Asked {
                 self.forget_wish(name).await;
             }
+        }
+        if matches!(order, Order::Restore { .. }) {
+            let note = format!("{name} is being filled from the archive");
+            self.announcer.normal("Restoring", "Restore", &note, Some(name)).await;
         }
         if let Some(donor) = &donor {
             let note = format!("{name} is being filled with the data of {donor}");
@@ -356,7 +378,7 @@ fn verdicts(answer: &ConfigAnswer) -> Vec<String> {
 
 fn instance_of(order: &Order) -> &str {
     match order {
-        Order::Initialise { instance } | Order::Clone { instance, .. } => instance,
+        Order::Initialise { instance } | Order::Restore { instance } | Order::Clone { instance, .. } => instance,
     }
 }
 

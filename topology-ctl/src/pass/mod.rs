@@ -12,6 +12,7 @@
 
 mod converge;
 mod instances;
+mod restore;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -34,7 +35,7 @@ use crate::image;
 use crate::memory::Memory;
 use crate::metrics::Label;
 use crate::observe::{self, Observed};
-use crate::status::{CONFIG_APPLIED, Finding, OURS, ROLLED_OUT, SPEC_ACCEPTED};
+use crate::status::{CONFIG_APPLIED, Finding, OURS, RESTORED, ROLLED_OUT, SPEC_ACCEPTED};
 use crate::validate::{self, Existing, Violation};
 
 /// When to look again.
@@ -165,6 +166,7 @@ impl<'a> Pass<'a> {
                 (SPEC_ACCEPTED, _) => Some("cluster.spec-refused"),
                 (CONFIG_APPLIED, "SettingInvalid") => Some("cluster.config-refused"),
                 (ROLLED_OUT, "PodStuck") => Some("cluster.rollout-stuck"),
+                (RESTORED, "RestoreFailed" | "HoldsData") => Some("cluster.restore-failed"),
                 _ => None,
             };
             match refusal {

@@ -1,0 +1,205 @@
+//! Data from an archive: shipped from a real server to a real bucket, restored by the order of topology-ctl.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod scene;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use archive::{Root, Store};
+use binlog_shipper::ship::{self, Progress, Step, Stream};
+use binlog_shipper::source::{Source, Until};
+use common::gtid::GtidSet;
+use common::instance::{InstanceState, Phase, RefusalCode, RestoreOrder, RestoreTarget};
+use common::mysql::{Password, Session};
+use common::names::account;
+use common::tls::{server_name, trusting};
+use scene::{CALL, PORT, SQL, Scene, refused};
+use testkit::S3;
+use uuid::Uuid;
+
+/// Everything that a restored copy is compared by.
+const CONTENT: &str = "SELECT CONCAT_WS('/', COUNT(*), COALESCE(SUM(id), 0), (SELECT COUNT(*) FROM t.v)) FROM t.`rows`";
+
+async fn value(session: &mut Session, sql: &str) -> String {
+    session.first::<(String,)>(sql, SQL).await.unwrap().unwrap().0
+}
+
+async fn executed(scene: &Scene, ordinal: u32) -> GtidSet {
+    scene.value(ordinal, "SELECT @@GLOBAL.gtid_executed").await.replace('\n', "").parse().unwrap()
+}
+
+/// Ships everything that instance 0 has.
+async fn ship(scene: &Scene, s3: &S3, uid: &str) {
+    let authority = std::fs::read_to_string(scene.path("db-0/tls/ca.crt")).unwrap();
+    let store = Store::new(&serde_json::from_str(&s3.location("prod")).unwrap()).unwrap();
+    let stream = Stream {
+        source: Source {
+            host: scene.address(0).to_string(),
+            port: PORT,
+            tls: Arc::new(trusting(&authority).unwrap()),
+            server_name: server_name(&scene.address(0).to_string()).unwrap(),
+            user: account::SHIPPER.to_owned(),
+            password: Password::new(scene.password(account::SHIPPER)),
+            asker: Uuid::new_v4(),
+        },
+        server: scene.value(0, "SELECT @@server_uuid").await.parse().unwrap(),
+        epoch: 1,
+        executed: executed(scene, 0).await,
+        root: Root::new("prod", "test", "db", uid),
+        store,
+        spool: scene.path(&format!("spool-{}", Uuid::new_v4())),
+        flush_every: Duration::from_millis(100),
+        spool_max: 64 << 20,
+    };
+    let watch = |_: &Step<'_>, _: &Progress| {};
+    ship::run(&stream, &archive::catalogue::Known::default(), Until::Now, watch).await.unwrap();
+}
+
+fn order(s3: &S3, target: RestoreTarget) -> RestoreOrder {
+    RestoreOrder {
+        location: serde_json::from_str(&s3.location("prod")).unwrap(),
+        namespace: "test".to_owned(),
+        cluster: "db".to_owned(),
+        uid: None,
+        target,
+    }
+}
+
+/// A cluster of one with an archive, and an empty instance beside it. What it holds at the end, and before the last statement,
+/// and a moment between the two.
+async fn archived() -> (Scene, S3, [String; 2], u64) {
+    let mut scene = Scene::cluster(1, 0).await;
+    let mut admin = scene.make_table(0).await;
+    for sql in [
+        "INSERT INTO t.`rows` VALUES (1),(2),(3)",
+        "CREATE TABLE t.v (id INT PRIMARY KEY, v LONGTEXT)",
+        "INSERT INTO t.v VALUES (1, REPEAT('x', 3000000))",
+        "CREATE USER app IDENTIFIED BY 'known only here'",
+        "GRANT SELECT ON t.* TO app",
+    ] {
+        admin.exec(sql, SQL).await.unwrap();
+    }
+    for id in 10..200 {
+        admin.exec(&format!("INSERT INTO t.`rows` VALUES ({id})"), SQL).await.unwrap();
+    }
+    let before = value(&mut admin, CONTENT).await;
+    let moment = value(&mut admin, "SELECT CAST(CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) AS CHAR)").await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    admin.exec("DELETE FROM t.`rows` WHERE id > 20", SQL).await.unwrap();
+    let last = value(&mut admin, CONTENT).await;
+    assert_ne!(before, last);
+    let s3 = S3::start();
+    ship(&scene, &s3, "uid").await;
+    scene.start(1);
+    scene.until(1, "empty", |state| state.phase == Phase::Empty).await;
+    (scene, s3, [before, last], moment.parse().unwrap())
+}
+
+fn has_data(state: &InstanceState) -> bool {
+    state.phase == Phase::Running && state.mysqld.is_some()
+}
+
+/// Orders, and waits until the instance is empty again and says why.
+async fn fails(scene: &Scene, order: &RestoreOrder) -> String {
+    scene.topology(1).restore(order, CALL).await.unwrap();
+    let failed = |state: &InstanceState| state.phase == Phase::Empty && state.problem.is_some();
+    scene.until(1, "empty again", failed).await.problem.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_restored_to_the_end_and_serves() {
+    let (scene, s3, [_, last], _) = archived().await;
+    scene.topology(1).restore(&order(&s3, RestoreTarget::Newest), CALL).await.unwrap();
+    let state = scene.until(1, "restored", has_data).await;
+    let restored = state.restored.unwrap();
+    assert_eq!(restored.archive, "prod/test/db/uid/");
+    assert_eq!(restored.gtids, executed(&scene, 0).await);
+    let mysqld = state.mysqld.unwrap();
+    assert_eq!(mysqld.executed, restored.gtids);
+    assert!(mysqld.super_read_only && mysqld.replication.is_none());
+    for (variable, value) in [
+        ("server_id", "2"),
+        ("sync_binlog", "1"),
+        ("innodb_flush_log_at_trx_commit", "1"),
+        ("replica_parallel_workers", "4"),
+    ] {
+        let is = scene.value(1, &format!("SELECT CAST(@@GLOBAL.{variable} AS CHAR)")).await;
+        assert_eq!(is, value, "{variable}");
+    }
+    assert_eq!(
+        refused(scene.topology(1).restore(&order(&s3, RestoreTarget::Newest), CALL).await).0,
+        RefusalCode::HoldsData
+    );
+    assert!(!scene.log(1).contains(S3::SECRET), "the secret is in no log");
+    scene.promote(1, 1, 0, &[]).await.unwrap();
+    let mut admin = scene.admin(1).await;
+    assert_eq!(value(&mut admin, CONTENT).await, last);
+    admin.exec("INSERT INTO t.`rows` VALUES (1000)", SQL).await.unwrap();
+    assert_eq!(scene.value(1, "SELECT user FROM mysql.user WHERE user='app'").await, "app");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_ends_just_before_the_accident() {
+    let (scene, s3, [before, _], moment) = archived().await;
+    scene.topology(1).restore(&order(&s3, RestoreTarget::Time(moment)), CALL).await.unwrap();
+    let state = scene.until(1, "restored", has_data).await;
+    assert_eq!(scene.value(1, CONTENT).await, before);
+    let missing = executed(&scene, 0).await.subtract(&state.restored.unwrap().gtids);
+    assert_eq!(missing.count(), 1, "all but the accident");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_restored_is_refused_with_what_can() {
+    let (scene, s3, _, moment) = archived().await;
+    let all = executed(&scene, 0).await;
+    let late = fails(&scene, &order(&s3, RestoreTarget::Time(moment + 3_600_000_000))).await;
+    assert!(late.contains("reaches to the commit time"), "{late}");
+    let early = fails(&scene, &order(&s3, RestoreTarget::Time(1))).await;
+    assert!(early.contains("begins with the commit time"), "{early}");
+    let foreign: GtidSet = "07070707-0707-0707-0707-070707070707:1-5".parse().unwrap();
+    let unknown = fails(&scene, &order(&s3, RestoreTarget::Gtid(all.union(&foreign)))).await;
+    assert!(unknown.contains("07070707-0707-0707-0707-070707070707:1-5"), "{unknown}");
+    let mut another = order(&s3, RestoreTarget::Newest);
+    another.cluster = "nobody".to_owned();
+    assert!(fails(&scene, &another).await.contains("there is no archive below prod/test/nobody/"));
+    // A second cluster of that name has written there: which one has to be said.
+    ship(&scene, &s3, "other").await;
+    let mut which = order(&s3, RestoreTarget::Newest);
+    let several = fails(&scene, &which).await;
+    assert!(several.contains("other, uid"), "{several}");
+    which.uid = Some("other".to_owned());
+    scene.topology(1).restore(&which, CALL).await.unwrap();
+    let state = scene.until(1, "restored", has_data).await;
+    assert_eq!(state.restored.unwrap().archive, "prod/test/db/other/");
+    assert_eq!(state.problem, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_any_two_steps_a_restore_begins_anew() {
+    let (mut scene, s3, [_, last], _) = archived().await;
+    for step in ["planned", "prepared", "fetched", "replayed", "settled"] {
+        scene.power_off(1);
+        scene.start_with(1, &[("PELORUS_FAILPOINTS", &format!("restore.after.{step}=kill"))]);
+        scene.until(1, "empty", |state| state.phase == Phase::Empty).await;
+        let _ = scene.topology(1).restore(&order(&s3, RestoreTarget::Newest), CALL).await;
+        scene.ended(1).await;
+        assert!(!scene.volume(1).join("provisioned.json").exists());
+    }
+    scene.power_off(1);
+    scene.start(1);
+    scene.until(1, "empty", |state| state.phase == Phase::Empty).await;
+    scene.topology(1).restore(&order(&s3, RestoreTarget::Newest), CALL).await.unwrap();
+    let state = scene.until(1, "restored", has_data).await;
+    assert_eq!(scene.value(1, CONTENT).await, last);
+    let gtids = state.restored.unwrap().gtids;
+    // What it was made from is known after a crash, and all of the data is there: nothing of it was in memory only.
+    scene.power_off(1);
+    scene.start(1);
+    scene.until(1, "crashed", |state| state.phase == Phase::Crashed && state.restored.is_some()).await;
+    scene.promote(1, 1, 0, &[]).await.unwrap();
+    let state = scene.until(1, "a primary", |state| state.in_force).await;
+    assert_eq!(state.mysqld.unwrap().executed, gtids);
+    assert_eq!(scene.value(1, CONTENT).await, last);
+}
