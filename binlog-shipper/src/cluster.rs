@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use binlog_shipper::purge::{self, Horizon};
 use binlog_shipper::ship::{self, Progress, Step, Stream};
 use binlog_shipper::source::Until;
 
@@ -57,6 +58,8 @@ const PROVEN_AGAIN: i64 = 60;
 const LATE: Duration = Duration::from_secs(10);
 /// A bucket that takes nothing for so long may have another address or other keys by now: they are read again.
 const RENEW: Duration = Duration::from_secs(60);
+/// Pace of purging binlogs that the servers need no more. They stay for an hour at least, so this is often enough.
+const PURGE: Duration = Duration::from_secs(300);
 /// Deadline of one call to the API server.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -116,6 +119,7 @@ impl Ended {
 struct Shared {
     records: Records,
     window: Window,
+    horizon: Horizon,
     progress: Progress,
 }
 
@@ -211,6 +215,7 @@ impl Loop {
         let shared = Mutex::new(Shared {
             records: Records::new(origin, &held),
             window: Window::new(&held),
+            horizon: Horizon::new(&held),
             progress: Progress::default(),
         });
         drop(held);
@@ -233,6 +238,7 @@ impl Loop {
             ended = &mut shipping => Ok(ended?),
             problem = self.report(&shared, &cluster, stream.flush_every, primary) => Err(Ended::Bucket(problem)),
             () = self.prove(&shared, &mut server.session) => Ok(()),
+            () = self.purge(&shared, &cluster, archive.binlog.keep.into()) => Ok(()),
         }
     }
 
@@ -243,6 +249,7 @@ impl Loop {
             Step::Shipped(segment) => {
                 shared.records.shipped(segment);
                 shared.window.shipped(segment);
+                shared.horizon.shipped(segment);
                 metrics.segments.get_or_create(&self.labels).inc();
                 metrics.bytes.get_or_create(&self.labels).inc_by(segment.key.length());
                 let now = u64::try_from(common::clock::now().as_microsecond()).unwrap_or(0);
@@ -275,6 +282,61 @@ impl Loop {
                 }
             }
             sleep(RECORDS).await;
+        }
+    }
+
+    /// Purges, at a pace, what the servers need no more. Never ends.
+    async fn purge(&self, shared: &Mutex<Shared>, cluster: &watch::Receiver<Arc<MySQLCluster>>, keep: Duration) {
+        loop {
+            sleep(PURGE).await;
+            let moment = common::clock::now().as_microsecond();
+            let moment =
+                u64::try_from(moment).unwrap_or(0).saturating_sub(u64::try_from(keep.as_micros()).unwrap_or(u64::MAX));
+            let archived = shared.lock().unwrap_or_else(PoisonError::into_inner).horizon.before(moment).clone();
+            if archived.is_empty() {
+                continue;
+            }
+            let now = Arc::clone(&cluster.borrow());
+            self.purge_all(&now, archived).await;
+        }
+    }
+
+    /// Purges everywhere what is archived and executed everywhere. An instance that is away counts with what it said last; one
+    /// that has no data yet will be cloned, and needs no binlogs from before.
+    async fn purge_all(&self, cluster: &MySQLCluster, archived: GtidSet) {
+        let mut safe = archived;
+        let mut sessions = Vec::new();
+        for instance in cluster.status.iter().flat_map(|status| &status.instances) {
+            let asked = async {
+                let (mut session, _) =
+                    connect::instance(&self.context.client, &self.namespace, &self.name, &instance.name).await?;
+                let executed = connect::executed(&mut session).await?;
+                Ok::<_, connect::Error>((session, executed))
+            };
+            let said = || instance.executed.as_ref().and_then(|text| text.parse::<GtidSet>().ok());
+            let executed = match asked.await {
+                Ok((session, executed)) => {
+                    sessions.push((&instance.name, session));
+                    Some(executed)
+                }
+                Err(error) => {
+                    debug!(%error, instance = instance.name, "it is not asked for its binlogs");
+                    said()
+                }
+            };
+            if let Some(executed) = executed {
+                safe = safe.intersect(&executed);
+            }
+        }
+        for (instance, mut session) in sessions {
+            match purge::purge(&mut session, &safe).await {
+                Ok(None) => {}
+                Ok(Some(first)) => {
+                    info!(instance, first, "binlogs before this one were purged");
+                    self.context.metrics.purges.get_or_create(&self.labels).inc();
+                }
+                Err(error) => warn!(instance, %error, "binlogs were not purged"),
+            }
         }
     }
 

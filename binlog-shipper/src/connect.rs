@@ -88,11 +88,16 @@ pub async fn executed(session: &mut Session) -> Result<GtidSet, Error> {
     text.parse().map_err(|_: ParseError| Error::Answer("the primary".to_owned(), text))
 }
 
-/// Asks a primary.
+/// A session on an instance, and how to stream from it.
 ///
 /// # Errors
 /// Secrets that are not there yet, a server that does not answer.
-pub async fn primary(client: &Client, namespace: &str, cluster: &str, instance: &str) -> Result<Primary, Error> {
+pub async fn instance(
+    client: &Client,
+    namespace: &str,
+    cluster: &str,
+    instance: &str,
+) -> Result<(Session, Source), Error> {
     let (accounts, certificates) = (object::accounts_secret(cluster), object::tls_secret(cluster));
     let passwords: Secret = read::object(client, namespace, &accounts).await?;
     let password = Password::new(read::text(&passwords, account::SHIPPER)?);
@@ -103,25 +108,35 @@ pub async fn primary(client: &Client, namespace: &str, cluster: &str, instance: 
         port: names::PORT_MYSQL,
         tls: Tls { ca: Ca::Pem(authority.clone()), server_name: host.clone() },
     };
-    let mut session = Session::connect(&endpoint, &Credentials::new(account::SHIPPER, password.clone()), ASK).await?;
+    let session = Session::connect(&endpoint, &Credentials::new(account::SHIPPER, password.clone()), ASK).await?;
+    let source = Source {
+        server_name: tls::server_name(&host)?,
+        host,
+        port: names::PORT_MYSQL,
+        tls: Arc::new(tls::trusting(&authority)?),
+        user: account::SHIPPER.to_owned(),
+        password,
+        asker: Uuid::new_v4(),
+    };
+    Ok((session, source))
+}
+
+/// Asks a primary.
+///
+/// # Errors
+/// Secrets that are not there yet, a server that does not answer.
+pub async fn primary(client: &Client, namespace: &str, cluster: &str, primary: &str) -> Result<Primary, Error> {
+    let (mut session, source) = instance(client, namespace, cluster, primary).await?;
     let question = "SELECT @@server_uuid, @@GLOBAL.gtid_executed, @@GLOBAL.gtid_purged";
     let answer: Option<(String, String, String)> = session.first(question, ASK).await?;
-    let (server, executed, purged) = answer.ok_or_else(|| Error::Answer(host.clone(), "nothing".to_owned()))?;
-    let odd = |text: &str| Error::Answer(host.clone(), text.to_owned());
+    let (server, executed, purged) = answer.ok_or_else(|| Error::Answer(source.host.clone(), "nothing".to_owned()))?;
+    let odd = |text: &str| Error::Answer(source.host.clone(), text.to_owned());
     let set = |text: &str| text.parse().map_err(|_: ParseError| odd(text));
     Ok(Primary {
         server: Uuid::parse_str(&server).map_err(|_| odd(&server))?,
         executed: set(&executed)?,
         purged: set(&purged)?,
         session,
-        source: Source {
-            server_name: tls::server_name(&host)?,
-            host,
-            port: names::PORT_MYSQL,
-            tls: Arc::new(tls::trusting(&authority)?),
-            user: account::SHIPPER.to_owned(),
-            password,
-            asker: Uuid::new_v4(),
-        },
+        source,
     })
 }

@@ -1,6 +1,7 @@
 //! Ships binlogs to object storage as they are written.
 
 pub mod cut;
+pub mod purge;
 pub mod queue;
 pub mod ship;
 pub mod source;

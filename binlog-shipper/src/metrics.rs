@@ -29,6 +29,8 @@ pub struct Metrics {
     pub segments: Family<Cluster, Counter>,
     /// Puts that failed.
     pub failures: Family<Cluster, Counter>,
+    /// Times that a server's binlogs were purged.
+    pub purges: Family<Cluster, Counter>,
     /// Milliseconds for which the oldest transaction that is not in the archive has waited.
     pub oldest_ms: Family<Cluster, Gauge>,
     /// From the commit of a segment's first transaction, on the server that executed it first, until the segment is in the archive.
@@ -44,6 +46,7 @@ impl Metrics {
             bytes: Family::default(),
             segments: Family::default(),
             failures: Family::default(),
+            purges: Family::default(),
             oldest_ms: Family::default(),
             // 50 ms to 27 minutes.
             delay: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 16))),
@@ -55,6 +58,7 @@ impl Metrics {
         registry.register_with_unit("archived", bytes, Unit::Bytes, metrics.bytes.clone());
         registry.register("segments", "Segments that were put into the archive", metrics.segments.clone());
         registry.register("put_failures", "Puts that failed and were made again", metrics.failures.clone());
+        registry.register("purges", "Times that archived binlogs were purged from a server", metrics.purges.clone());
         let oldest = "Milliseconds that the oldest transaction which is not in the archive has waited";
         registry.register("oldest_unarchived_milliseconds", oldest, metrics.oldest_ms.clone());
         let delay = "From a commit until it is in the archive, for the first of each segment";

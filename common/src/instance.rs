@@ -305,9 +305,10 @@ pub struct SourceState {
     pub oldest_wait_ms: u64,
 }
 
-/// What instance-d reads from `instance.json` in [`crate::names::DIR_CONFIG`]; topology-ctl writes it.
+/// What instance-d reads from `instance.json` in [`crate::names::DIR_CONFIG`]; topology-ctl writes it, which may be newer:
+/// what it does not know it leaves alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct InstanceConfig {
     /// Namespace of the cluster.
     pub namespace: String,
@@ -323,4 +324,7 @@ pub struct InstanceConfig {
     pub hang_after_ms: u64,
     /// After this long without word from failover-d and from any replica a primary fences itself.
     pub isolated_after_ms: u64,
+    /// Binlogs go into an archive, and whoever ships them says which the servers need no more: mysqld purges none by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archived: bool,
 }

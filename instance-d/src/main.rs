@@ -22,6 +22,7 @@ mod nudge;
 mod observe;
 mod orders;
 mod process;
+mod purge;
 mod rewind;
 mod settings;
 mod starvation;
@@ -94,6 +95,7 @@ async fn run() -> anyhow::Result<()> {
     tasks.spawn(hosts::watch(Arc::clone(&instance)));
     tasks.spawn(isolation::watch(Arc::clone(&instance)));
     tasks.spawn(rewind::keep(Arc::clone(&instance)));
+    tasks.spawn(purge::watch(Arc::clone(&instance)));
     tasks.spawn(certificates::watch(Arc::clone(&instance), tls));
     tokio::spawn(process::reap_orphans(move || reaper.process().map(|child| child.pid())));
     tokio::spawn(boot(Arc::clone(&instance)));

@@ -26,6 +26,14 @@ const POOL_CHUNK: u64 = 128 * MIB;
 /// Storage engines whose changes cannot be rolled back, so not rewound either.
 const DISABLED_ENGINES: &str = "MyISAM,CSV,MEMORY,ARCHIVE,BLACKHOLE,FEDERATED,MERGE,NDB";
 
+/// Whether mysqld purges old binlogs by itself.
+pub const AUTO_PURGE: &str = "binlog_expire_logs_auto_purge";
+
+/// Its value: binlogs that go into an archive are purged by whoever ships them.
+pub fn auto_purge(archived: bool) -> &'static str {
+    if archived { "OFF" } else { "ON" }
+}
+
 /// The whole option file.
 ///
 /// # Errors
@@ -42,7 +50,7 @@ pub fn render(layout: &Layout, identity: &Identity, config: &InstanceConfig) -> 
         line(&mut text, &guarded::normalise(key), value);
     }
     text.push_str("\n# Guarded.\n");
-    for (key, value) in guarded(layout, identity) {
+    for (key, value) in guarded(layout, identity, config.archived) {
         line(&mut text, key, &value);
     }
     Ok(text)
@@ -106,7 +114,7 @@ fn buffer_pool(memory_limit: u64) -> u64 {
 }
 
 /// Settings that nobody overrides, in ARCHITECTURE's order: durability, replication, role, identity, places, TLS, access.
-fn guarded(layout: &Layout, identity: &Identity) -> Vec<(&'static str, String)> {
+fn guarded(layout: &Layout, identity: &Identity, archived: bool) -> Vec<(&'static str, String)> {
     let text = |value: &str| value.to_owned();
     let bind = layout.bind.map_or_else(|| text("*"), |address| address.to_string());
     let tls = |file: &str| layout.tls.join(file).display().to_string();
@@ -139,7 +147,7 @@ fn guarded(layout: &Layout, identity: &Identity) -> Vec<(&'static str, String)> 
         // and a connection that died silently must not stay for minutes. Heartbeats come twice a second.
         ("replica_net_timeout", text("20")),
         ("binlog_expire_logs_seconds", text("604800")),
-        ("binlog_expire_logs_auto_purge", text("ON")),
+        (AUTO_PURGE, text(auto_purge(archived))),
         // Role: closed until an order opens it.
         ("super_read_only", text("ON")),
         ("read_only", text("ON")),
@@ -298,6 +306,7 @@ mod tests {
             memory_limit_bytes: 512 * MIB,
             hang_after_ms: 1500,
             isolated_after_ms: 5000,
+            archived: false,
         };
         let identity = Identity { name: "db-2".into(), namespace: "n".into(), cluster: "db".into(), ordinal: 2 };
         render(&layout(), &identity, &config)

@@ -231,3 +231,20 @@ async fn everything_is_encrypted_and_certificates_are_reloaded() {
     assert!(serial(Session::connect(&endpoint, &credentials, SQL).await));
     scene.failover(0).state(CALL).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn binlogs_of_a_cluster_with_an_archive_are_not_purged_by_mysqld() {
+    let mut scene = Scene::cluster(1, 0).await;
+    let purges = "SELECT CAST(@@GLOBAL.binlog_expire_logs_auto_purge AS CHAR)";
+    assert_eq!(scene.value(0, purges).await, "1");
+    scene.archive();
+    scene.until_value(0, purges, "0").await;
+    // And from the start, when it is started with that.
+    scene.terminate(0);
+    scene.ended(0).await;
+    scene.start(0);
+    scene.until(0, "up", |state| state.phase == Phase::Running && state.mysqld.is_some()).await;
+    assert_eq!(scene.value(0, purges).await, "0");
+    scene.configure(&[]);
+    scene.until_value(0, purges, "1").await;
+}

@@ -106,6 +106,15 @@ impl Scene {
 
     /// `instance.json` with these user settings.
     pub fn configure(&self, settings: &[(&str, &str)]) {
+        self.write_config(settings, false);
+    }
+
+    /// `instance.json` of a cluster with an archive.
+    pub fn archive(&self) {
+        self.write_config(&[], true);
+    }
+
+    fn write_config(&self, settings: &[(&str, &str)], archived: bool) {
         let config = InstanceConfig {
             namespace: "test".into(),
             cluster: "db".into(),
@@ -114,6 +123,7 @@ impl Scene {
             memory_limit_bytes: MEMORY,
             hang_after_ms: 1500,
             isolated_after_ms: 5000,
+            archived,
         };
         fs::write(self.path("config").join("instance.json"), serde_json::to_vec(&config).unwrap()).unwrap();
     }

@@ -28,6 +28,7 @@ pub fn instance_config(cluster: &Cluster, spec: &MySQLClusterSpec, accepted: &Ac
         memory_limit_bytes: spec.memory_limit_bytes().ok().flatten().unwrap_or(0),
         hang_after_ms: spec.failover.hang_after.as_millis(),
         isolated_after_ms: spec.failover.isolated_after.as_millis(),
+        archived: spec.archive.as_ref().is_some_and(|archive| archive.binlog.enabled),
     }
 }
 
