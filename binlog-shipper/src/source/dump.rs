@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use common::binlog::{HEADER, Header, closed, kind};
 use common::gtid::{GtidSet, Tag};
+use common::mysql::wire::{Packets, refused};
 use crc32fast::Hasher;
 use tokio::io::AsyncRead;
 use tokio::time::timeout;
@@ -11,8 +12,6 @@ use uuid::Uuid;
 
 use super::Until;
 use super::error::{Error, Result};
-use super::login::refused;
-use super::packet::Packets;
 
 /// `COM_BINLOG_DUMP_GTID`.
 const DUMP_GTID: u8 = 0x1e;

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use common::mysql::wire;
+
 /// Outcome.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -20,17 +22,9 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
-    /// The server said no.
-    #[error("the server refused: {code} {text}")]
-    Server {
-        /// MySQL's number.
-        code: u16,
-        /// MySQL's text.
-        text: String,
-    },
-    /// The account uses another plugin.
-    #[error("the account does not use {0}")]
-    Plugin(&'static str),
+    /// The login, or the server.
+    #[error(transparent)]
+    Wire(#[from] wire::Error),
     /// What came is none of the protocol.
     #[error("{0} cannot be understood")]
     Protocol(&'static str),
@@ -69,6 +63,6 @@ impl Error {
 
     /// The server does not have transactions any more that were asked for: a gap.
     pub fn is_purged(&self) -> bool {
-        matches!(self, Self::Server { code: FATAL, text } if text.contains("purged"))
+        matches!(self, Self::Wire(wire::Error::Server { code: FATAL, text }) if text.contains("purged"))
     }
 }

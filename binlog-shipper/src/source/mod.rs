@@ -8,26 +8,21 @@
 
 mod dump;
 mod error;
-mod login;
-mod packet;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::gtid::GtidSet;
-use common::mysql::Password;
+use common::mysql::wire::{self, Stream};
+use common::mysql::{Credentials, Password};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::BufReader;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 
 pub use self::dump::{Events, Head};
 pub use self::error::{Error, Result};
-use self::packet::Packets;
 
 /// Longest wait for a connection, its login included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,8 +30,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A connection on which nothing came for so long is dead.
 const SILENCE: Duration = Duration::from_secs(10);
-/// Read from the connection at once: a decrypted record, and room for small events.
-const BUFFER: usize = 64 << 10;
 
 /// Which server, and who asks.
 #[derive(Clone, Debug)]
@@ -71,10 +64,13 @@ impl Source {
     ///
     /// # Errors
     /// Those of the connection and the server's. That what was asked for has been purged shows at the first event.
-    pub async fn events(&self, held: &GtidSet, until: Until) -> Result<Events<BufReader<TlsStream<TcpStream>>>> {
+    pub async fn events(&self, held: &GtidSet, until: Until) -> Result<Events<BufReader<Box<dyn Stream>>>> {
         let ask = async {
-            let mut packets = self.log_in().await?;
-            let mut set = async |statement: String| login::execute(&mut packets, &statement).await;
+            let credentials = Credentials::new(self.user.as_str(), self.password.clone());
+            let address = (self.host.as_str(), self.port);
+            let mut packets =
+                wire::log_in(address, Arc::clone(&self.tls), self.server_name.clone(), &credentials).await?;
+            let mut set = async |statement: String| wire::execute(&mut packets, &statement).await;
             // Checksums as they are in the files; both names, for servers before and after the renaming.
             set("SET @source_binlog_checksum = @@GLOBAL.binlog_checksum".to_owned()).await?;
             set("SET @master_binlog_checksum = @@GLOBAL.binlog_checksum".to_owned()).await?;
@@ -86,18 +82,5 @@ impl Source {
             Ok(Events::new(packets, SILENCE))
         };
         timeout(CONNECT, ask).await.map_err(|_| Error::Silence { what: "connect", after: CONNECT })?
-    }
-
-    async fn log_in(&self) -> Result<Packets<BufReader<TlsStream<TcpStream>>>> {
-        let plain = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(Error::io("connect"))?;
-        plain.set_nodelay(true).map_err(Error::io("connect"))?;
-        let mut packets = Packets::new(plain);
-        let greeting = login::greet(&mut packets).await?;
-        let (plain, sequence) = packets.into_parts();
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(self.server_name.clone(), plain).await;
-        let tls = BufReader::with_capacity(BUFFER, tls.map_err(Error::io("encrypt the connection"))?);
-        let mut packets = Packets::continued(tls, sequence);
-        login::log_in(&mut packets, &greeting, &self.user, &self.password).await?;
-        Ok(packets)
     }
 }

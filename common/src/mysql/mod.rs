@@ -10,6 +10,7 @@
 mod endpoint;
 mod error;
 mod session;
+pub mod wire;
 
 pub use mysql_async::prelude::{FromRow, FromValue};
 pub use mysql_async::{Row, Value};

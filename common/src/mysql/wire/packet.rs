@@ -79,6 +79,21 @@ impl<S: AsyncRead + Unpin> Packets<S> {
         self.rest().await
     }
 
+    /// A whole packet of any length, and what continues it.
+    pub async fn read_into(&mut self, payload: &mut Vec<u8>) -> io::Result<()> {
+        payload.clear();
+        loop {
+            self.header().await?;
+            let at = payload.len();
+            payload.resize(at + self.left, 0);
+            self.left = 0;
+            self.stream.read_exact(payload.get_mut(at..).unwrap_or_default()).await?;
+            if !self.goes_on {
+                return Ok(());
+            }
+        }
+    }
+
     /// Begins a packet of any length. How long it is, as far as that is known: a full one goes on.
     pub async fn next(&mut self) -> io::Result<usize> {
         self.header().await?;

@@ -1,20 +1,20 @@
-//! Logs in over TLS: the client protocol's handshake, `caching_sha2_password`, statements without a result.
+//! Logs in: the client protocol's handshake and `caching_sha2_password`, over TLS or a socket.
 //!
 //! mysql_async logs in as well but keeps its connection to itself, and its own stream of events verifies no checksum and
 //! takes compressed transactions apart.
 
-use common::binlog::Bytes;
-use common::mysql::Password;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::{Error, Result};
 use super::packet::Packets;
+use crate::binlog::Bytes;
+use crate::mysql::{Credentials, Password};
 
-/// `CLIENT_LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | SSL | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH`.
-const CAPABILITIES: u32 = 0x1 | 0x4 | 0x200 | SSL | 0x2000 | 0x8000 | 0x8_0000;
+/// `CLIENT_LONG_PASSWORD | LONG_FLAG | LOCAL_FILES | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH`.
+const CAPABILITIES: u32 = 0x1 | 0x4 | 0x80 | 0x200 | 0x2000 | 0x8000 | 0x8_0000;
 /// `CLIENT_SSL`.
-const SSL: u32 = 0x800;
+pub const SSL: u32 = 0x800;
 /// Largest packet that we send; what comes is as large as it is.
 const PACKET_MAX: u32 = 16 << 20;
 /// utf8mb4_general_ci.
@@ -23,27 +23,35 @@ const CHARSET: u8 = 45;
 const PLUGIN: &str = "caching_sha2_password";
 /// Length of a nonce.
 const NONCE: usize = 20;
-/// `COM_QUERY`.
-const QUERY: u8 = 3;
 
 /// What the server says first.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Greeting {
     nonce: Vec<u8>,
+    speaks_tls: bool,
 }
 
-/// Reads the greeting and asks for TLS; the connection is to be encrypted next.
+/// Reads the greeting.
 pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(packets: &mut Packets<S>) -> Result<Greeting> {
     let payload = packets.read().await.map_err(Error::io("log in"))?;
     refused(&payload)?;
-    let greeting = greeting(&payload).ok_or(Error::Protocol("the greeting"))?;
-    packets.write(&front()).await.map_err(Error::io("log in"))?;
-    Ok(greeting)
+    greeting(&payload).ok_or(Error::Protocol("the greeting"))
+}
+
+/// Asks for TLS; the connection is to be encrypted next.
+pub async fn ask_for_tls<S: AsyncRead + AsyncWrite + Unpin>(
+    packets: &mut Packets<S>,
+    greeting: &Greeting,
+) -> Result<()> {
+    if !greeting.speaks_tls {
+        return Err(Error::Protocol("a server without TLS"));
+    }
+    packets.write(&front(SSL)).await.map_err(Error::io("log in"))
 }
 
 /// The part of the answer that goes before encryption and again after it.
-fn front() -> Vec<u8> {
-    let mut front = CAPABILITIES.to_le_bytes().to_vec();
+fn front(more: u32) -> Vec<u8> {
+    let mut front = (CAPABILITIES | more).to_le_bytes().to_vec();
     front.extend(PACKET_MAX.to_le_bytes());
     front.push(CHARSET);
     front.extend([0; 23]);
@@ -62,20 +70,20 @@ fn greeting(payload: &[u8]) -> Option<Greeting> {
     let low = bytes.number(2)?;
     bytes.take(1 + 2)?;
     let capabilities = low | bytes.number(2)? << 16;
-    (capabilities & u64::from(SSL) != 0).then_some(())?;
+    let speaks_tls = capabilities & u64::from(SSL) != 0;
     bytes.take(1 + 10)?;
     nonce.extend(bytes.take(NONCE - 8)?);
-    Some(Greeting { nonce })
+    Some(Greeting { nonce, speaks_tls })
 }
 
-/// Logs in on an encrypted connection.
+/// Logs in on a connection that is encrypted, or a socket. `more`: capabilities that go with it.
 pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     packets: &mut Packets<S>,
     greeting: &Greeting,
-    user: &str,
-    password: &Password,
+    more: u32,
+    Credentials { user, password }: &Credentials,
 ) -> Result<()> {
-    let mut answer = front();
+    let mut answer = front(more);
     answer.extend(user.as_bytes());
     answer.push(0);
     let scrambled = scramble(password, &greeting.nonce);
@@ -114,15 +122,6 @@ fn scramble(password: &Password, nonce: &[u8]) -> Vec<u8> {
     let twice = Sha256::digest(once);
     let mixed = Sha256::new().chain_update(twice).chain_update(nonce).finalize();
     once.iter().zip(mixed).map(|(one, other)| one ^ other).collect()
-}
-
-/// A statement that has no result.
-pub async fn execute<S: AsyncRead + AsyncWrite + Unpin>(packets: &mut Packets<S>, statement: &str) -> Result<()> {
-    packets.begin();
-    packets.write(&[&[QUERY], statement.as_bytes()].concat()).await.map_err(Error::io("execute a statement"))?;
-    let payload = packets.read().await.map_err(Error::io("execute a statement"))?;
-    refused(&payload)?;
-    if payload.first() == Some(&0) { Ok(()) } else { Err(Error::Protocol("the answer to a statement")) }
 }
 
 /// An error packet: 0xff, code, `#`, SQL state, text.
