@@ -309,14 +309,30 @@ pub fn is_returning(seen: &Observed, operation: &Operation) -> bool {
         && seen.operation_age < RETURN_PATIENCE
 }
 
+/// Here and down, and nobody else's word was enough for long.
+fn could_speak(seen: &Observed, name: &Name) -> bool {
+    let down = seen.phase_of(name) == Some(Phase::Crashed);
+    down && seen.operation_age > PATIENCE && !seen.wish.fenced.contains(name)
+}
+
+/// The primary of a reign, if it is down with what it held then.
+fn silent_primary<'a>(seen: &Observed, reign: &'a Reign) -> Option<&'a Name> {
+    Some(&reign.primary).filter(|name| keeps_data(seen, reign) && could_speak(seen, name))
+}
+
 /// Whose word a proof needs, of those who are here and down: the reign's primary, or an acker that was a primary once.
 fn silent_witness(seen: &Observed, reign: &Reign) -> Option<Name> {
-    let can_speak = |name: &&Name| {
-        let down = seen.phase_of(name) == Some(Phase::Crashed);
-        down && seen.operation_age > PATIENCE && !seen.wish.fenced.contains(*name)
-    };
-    let primary = Some(&reign.primary).filter(|_| keeps_data(seen, reign)).filter(can_speak);
-    primary.or_else(|| reign.ackers.iter().find(can_speak)).cloned()
+    let acker = || reign.ackers.iter().find(|name| could_speak(seen, name));
+    silent_primary(seen, reign).or_else(acker).cloned()
+}
+
+/// The same orders, and whoever is down and needed for its word is started.
+fn with_witness(mut orders: Vec<(Name, Order)>, epoch: Epoch, witness: Option<Name>) -> Vec<(Name, Order)> {
+    if let Some(name) = witness {
+        orders.retain(|(to, _)| *to != name);
+        orders.push((name, Order::Fence(FenceOrder { epoch, start: true })));
+    }
+    orders
 }
 
 /// The instance that failed is started in place: it opens when enough of its ackers hold what it has.
@@ -352,15 +368,7 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             Plan { orders, ..by_hand::accept(seen, operation) }
         }
         Proof::Missing { reign, fenced } => Plan {
-            orders: match silent_witness(seen, &reign) {
-                None => orders,
-                Some(name) => {
-                    orders.retain(|(to, _)| *to != name);
-                    let order = FenceOrder { epoch: operation.epoch, start: true };
-                    orders.push((name, Order::Fence(order)));
-                    orders
-                }
-            },
+            orders: with_witness(orders, operation.epoch, silent_witness(seen, &reign)),
             blocked: Some(Blocked {
                 reason: "QuorumNotProvable",
                 message: format!(
@@ -376,7 +384,12 @@ pub fn fencing(seen: &Observed, operation: &Operation) -> Plan {
             ..Plan::default()
         },
         Proof::Unfit(name, why) => Plan {
-            orders,
+            // Who acknowledged holds everything as well. It is not the one that failed where that is a candidate of before.
+            orders: with_witness(
+                orders,
+                operation.epoch,
+                seen.record.reigns().iter().rev().find_map(|reign| silent_primary(seen, reign)).cloned(),
+            ),
             blocked: Some(Blocked {
                 reason: why.reason(),
                 message: format!("only {name} holds everything, and {}", why.remedy()),

@@ -336,6 +336,55 @@ fn crashed_primary_without_provable_replicas_starts_again_in_place() {
 }
 
 #[test]
+fn who_acknowledged_is_started_where_the_only_other_that_holds_all_cannot_apply_it() {
+    let mut seen = healthy(3);
+    executed(&mut seen, "c-1", &format!("{U0}:1-9"));
+    executed(&mut seen, "c-2", &format!("{U0}:1-8"));
+    let fenced = |seen: &mut Observed, epoch: u64| {
+        for name in ["c-1", "c-2"] {
+            set(seen, name, |state| (state.promised, state.role) = (epoch, Role::Fenced));
+            answer(seen, name, epoch);
+        }
+    };
+    set(&mut seen, "c-0", |state| (state.phase, state.mysqld) = (Phase::Crashed, None));
+    fenced(&mut seen, 2);
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).to.as_deref(), Some("c-1"));
+    recorded(&mut seen, &plan);
+    // What it received clashes with what is there: known when it is to apply it.
+    set(&mut seen, "c-1", |state| {
+        let mysqld = state.mysqld.as_mut().unwrap();
+        mysqld.executed = gtids(&format!("{U0}:1-7"));
+        mysqld.replication.as_mut().unwrap().applier_error = "exists already".to_owned();
+    });
+    let plan = decide(&seen);
+    assert_eq!(claimed(&plan).from.as_deref(), Some("c-1"));
+    let epoch = claimed(&plan).epoch;
+    recorded(&mut seen, &plan);
+    fenced(&mut seen, epoch);
+    assert_eq!(decide(&seen).blocked.unwrap().reason, "CandidateBroken");
+    let starts = |seen: &Observed| {
+        let orders = decide(seen).orders.into_iter();
+        orders
+            .filter(|(_, order)| matches!(order, Order::Fence(order) if order.start))
+            .map(|(name, _)| name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(starts(&seen), Vec::<Name>::new(), "it may be repaired in a moment");
+    seen.operation_age = Duration::from_secs(6);
+    assert_eq!(starts(&seen), ["c-0"]);
+    let mut swapped = seen.clone();
+    set(&mut swapped, "c-0", |state| state.data_id = Some("another".to_owned()));
+    assert_eq!(starts(&swapped), Vec::<Name>::new(), "not what it was when it acknowledged");
+    let back = healthy(3).instances.remove("c-0").unwrap();
+    seen.instances.insert("c-0".to_owned(), back);
+    set(&mut seen, "c-0", |state| (state.promised, state.role) = (epoch, Role::Fenced));
+    executed(&mut seen, "c-0", &format!("{U0}:1-9"));
+    answer(&mut seen, "c-0", epoch);
+    assert_eq!(claimed(&decide(&seen)).to.as_deref(), Some("c-0"));
+}
+
+#[test]
 fn whoever_is_down_is_started_after_the_candidate_and_followers_know_what_that_holds() {
     let mut seen = promoting_of_five();
     seen.instances.get_mut("c-0").unwrap().refused = false;
