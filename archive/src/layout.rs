@@ -5,6 +5,8 @@
 //!   binlogs/<epoch>/<server uuid>/<file>/<first>-<last>.zst    raw bytes [first, last) of a binlog, see `segment`
 //!   binlogs/<epoch>/<server uuid>/<file>/<offset>.json         what the segments before that offset hold
 //!   binlogs/<epoch>/<server uuid>/<file>/complete.json         the same of a file that was closed, and all of it is here
+//!   dumps/<id>/manifest.json                                   put last: a dump without one does not exist
+//!   dumps/<id>/...                                             what the manifest names
 //! ```
 //!
 //! The cluster's uid keeps a new cluster of the same name from mixing with the old one. Epochs and offsets are padded with
@@ -73,6 +75,16 @@ impl Root {
     /// Prefix of all binlogs.
     pub fn binlogs(&self) -> String {
         format!("{}binlogs/", self.0)
+    }
+
+    /// Prefix of all dumps.
+    pub fn dumps(&self) -> String {
+        format!("{}dumps/", self.0)
+    }
+
+    /// Key of a part of a dump.
+    pub fn dump(&self, id: &str, part: &str) -> String {
+        format!("{}{id}/{part}", self.dumps())
     }
 
     /// Prefix of all that is of one file.

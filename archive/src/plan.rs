@@ -50,7 +50,7 @@ pub struct Plan {
 pub struct Reach {
     /// The transactions of the base and all that can be replayed on top.
     pub gtid: GtidSet,
-    /// Latest commit time of the replayed ones, microseconds since 1970; 0 without any.
+    /// Latest commit time of them that is known, microseconds since 1970; 0 without any.
     pub last_commit: u64,
     /// What is missing where it ends, if it ends at a gap.
     pub gap: GtidSet,
@@ -88,17 +88,14 @@ struct Walk<'a> {
 
 /// All files in order, as far as they reach without a gap.
 fn walk<'a>(base: &GtidSet, held: &'a [Held]) -> Walk<'a> {
-    let last = held.iter().filter(|file| !file.segments.is_empty()).map(|file| file.file.epoch).max();
-    let of_last = held.iter().filter(|file| Some(file.file.epoch) == last).flat_map(|file| &file.segments);
-    let mut history = GtidSet::default();
-    for part in of_last {
-        history.extend_with(&part.basis);
-        history.extend_with(&part.gtid);
-    }
+    let history = history(held);
     let mut walk = Walk { steps: Vec::new(), reach: Reach { gtid: base.clone(), ..Reach::default() } };
     for (file, part) in held.iter().flat_map(|file| file.segments.iter().map(move |part| (&file.file, part))) {
         let take = part.gtid.intersect(&history).subtract(&walk.reach.gtid);
         if take.is_empty() {
+            if part.gtid.is_subset(&walk.reach.gtid) {
+                walk.reach.last_commit = walk.reach.last_commit.max(part.last_commit);
+            }
             continue;
         }
         let gap = part.basis.intersect(&history).subtract(&walk.reach.gtid);
@@ -111,6 +108,35 @@ fn walk<'a>(base: &GtidSet, held: &'a [Held]) -> Walk<'a> {
         walk.steps.push((file, part, take));
     }
     walk
+}
+
+/// All that the last epoch's primary is known to have executed.
+fn history(held: &[Held]) -> GtidSet {
+    let last = held.iter().filter(|file| !file.segments.is_empty()).map(|file| file.file.epoch).max();
+    let mut history = GtidSet::default();
+    for part in held.iter().filter(|file| Some(file.file.epoch) == last).flat_map(|file| &file.segments) {
+        history.extend_with(&part.basis);
+        history.extend_with(&part.gtid);
+    }
+    history
+}
+
+/// Whether a restore to `target` can begin with a dump that holds `gtid`: nothing of it lost an election, and nothing of it is
+/// beyond the target. `taken_at` is when it was made, microseconds since 1970.
+pub fn begins(gtid: &GtidSet, taken_at: u64, held: &[Held], target: &Target) -> bool {
+    let history = history(held);
+    let mut parts = held.iter().flat_map(|file| &file.segments).filter(|part| !part.gtid.intersect(gtid).is_empty());
+    let within = |part: &Part| match target {
+        // The clock of the server that was dumped may not be that of those that committed.
+        Target::Time(time) => part.last_commit <= *time,
+        Target::Newest | Target::Gtid(_) => true,
+    };
+    let in_time = match target {
+        Target::Time(time) => taken_at <= *time,
+        Target::Newest => true,
+        Target::Gtid(wanted) => gtid.is_subset(wanted),
+    };
+    in_time && parts.all(|part| within(part) && part.gtid.intersect(gtid).is_subset(&history))
 }
 
 /// How far the archive reaches from a base.

@@ -61,6 +61,20 @@ fn a_base_saves_what_it_holds() {
 }
 
 #[test]
+fn a_dump_begins_a_restore_unless_it_holds_too_much() {
+    let held = archive();
+    let begins = |gtid: &str, taken_at, target: Target| begins(&set(gtid), taken_at, &held, &target);
+    assert!(begins("1-4", 45, Target::Newest));
+    assert!(!begins("1-5", 55, Target::Newest), "5 lost the election");
+    assert!(begins("1-4:7-12", 125, Target::Newest), "what is not shipped yet has not lost");
+    assert!(begins("1-3", 35, Target::Time(40)));
+    assert!(!begins("1-3", 41, Target::Time(40)), "made later");
+    assert!(!begins("1-4:7", 72, Target::Time(75)), "its segment goes on beyond: whether the dump does is not known");
+    assert!(begins("1-3", 99, Target::Gtid(set("1-4"))));
+    assert!(!begins("1-4", 45, Target::Gtid(set("1-3:7"))));
+}
+
+#[test]
 fn a_time_ends_before_the_first_later_commit() {
     let at = |time| plan(&set(""), &archive(), &Target::Time(time));
     for (time, expected, until) in [
@@ -79,7 +93,7 @@ fn a_time_ends_before_the_first_later_commit() {
         assert_eq!(plan.steps.last().and_then(|step| step.until), until, "{time}");
     }
     let refusal = at(91).unwrap_err();
-    assert!(refusal.to_string().contains("reaches to the commit time 90"), "{refusal}");
+    assert!(refusal.to_string().contains("reaches to the commit time 1970-01-01T00:00:00.000090Z"), "{refusal}");
 }
 
 #[test]

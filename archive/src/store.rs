@@ -236,6 +236,14 @@ impl Store {
         self.read(key, Some(format!("bytes=0-{}", count.saturating_sub(1)))).await
     }
 
+    /// Bytes of an object from `from` on, at most `count`; `None` where there is none.
+    ///
+    /// # Errors
+    /// The server's, one for a part that is beyond the end among them.
+    pub async fn get_part(&self, key: &str, from: u64, count: u64) -> Result<Option<Bytes>, Error> {
+        self.read(key, Some(format!("bytes={from}-{}", from.saturating_add(count).saturating_sub(1)))).await
+    }
+
     async fn read(&self, key: &str, range: Option<String>) -> Result<Option<Bytes>, Error> {
         let got = self.client.get_object().bucket(&self.bucket).key(key).set_range(range).send().await;
         let got = match got {

@@ -12,7 +12,7 @@ use binlog_shipper::ship::{self, Progress, Step, Stream};
 use binlog_shipper::source::{Source, Until};
 use common::gtid::GtidSet;
 use common::instance::{InstanceState, Phase, RefusalCode, RestoreOrder, RestoreTarget};
-use common::mysql::{Password, Session};
+use common::mysql::{Ca, Credentials, Endpoint, Password, Session, Tls};
 use common::names::account;
 use common::tls::{server_name, trusting};
 use scene::{CALL, PORT, SQL, Scene, refused};
@@ -55,6 +55,25 @@ async fn ship(scene: &Scene, s3: &S3, uid: &str) {
     };
     let watch = |_: &Step<'_>, _: &Progress| {};
     ship::run(&stream, &archive::catalogue::Known::default(), Until::Now, watch).await.unwrap();
+}
+
+/// Dumps instance 0, with the account for that.
+async fn dump(scene: &Scene, s3: &S3, uid: &str) -> dump::Manifest {
+    let store = Store::new(&serde_json::from_str(&s3.location("prod")).unwrap()).unwrap();
+    let endpoint = Endpoint::Tcp {
+        host: scene.address(0).to_string(),
+        port: PORT,
+        tls: Tls { ca: Ca::File(scene.path("db-0/tls/ca.crt")), server_name: scene.address(0).to_string() },
+    };
+    let order = dump::make::Order {
+        endpoint: &endpoint,
+        credentials: &Credentials::new(account::BACKUP, Password::new(scene.password(account::BACKUP))),
+        connections: 3,
+        selection: dump::schema::Selection::default(),
+        store: &store,
+        root: &Root::new("prod", "test", "db", uid),
+    };
+    dump::make::make(&order, &dump::make::new_id(), &dump::make::Progress::default()).await.unwrap()
 }
 
 fn order(s3: &S3, target: RestoreTarget) -> RestoreOrder {
@@ -179,7 +198,7 @@ async fn what_cannot_be_restored_is_refused_with_what_can() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_between_any_two_steps_a_restore_begins_anew() {
     let (mut scene, s3, [_, last], _) = archived().await;
-    for step in ["planned", "prepared", "fetched", "replayed", "settled"] {
+    for step in ["planned", "loaded", "fetched", "replayed", "settled"] {
         scene.power_off(1);
         scene.start_with(1, &[("PELORUS_FAILPOINTS", &format!("restore.after.{step}=kill"))]);
         scene.until(1, "empty", |state| state.phase == Phase::Empty).await;
@@ -202,4 +221,56 @@ async fn killed_between_any_two_steps_a_restore_begins_anew() {
     let state = scene.until(1, "a primary", |state| state.in_force).await;
     assert_eq!(state.mysqld.unwrap().executed, gtids);
     assert_eq!(scene.value(1, CONTENT).await, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_begins_with_the_newest_dump_within_its_target() {
+    let (mut scene, s3, [before, _], _) = archived().await;
+    let mut admin = scene.admin(0).await;
+    let first = dump(&scene, &s3, "uid").await;
+    assert_eq!(first.gtid, executed(&scene, 0).await);
+    admin.exec("INSERT INTO t.`rows` VALUES (1001)", SQL).await.unwrap();
+    let then = executed(&scene, 0).await;
+    let wanted = value(&mut admin, CONTENT).await;
+    let second = dump(&scene, &s3, "uid").await;
+    // Binlogs from before the first dump are not needed any more.
+    admin.exec("CREATE USER late IDENTIFIED BY 'l'", SQL).await.unwrap();
+    admin.exec("DELETE FROM t.`rows`", SQL).await.unwrap();
+    ship(&scene, &s3, "uid").await;
+    let restore = async |scene: &mut Scene, target| {
+        scene.power_off(1);
+        std::fs::remove_dir_all(scene.volume(1)).unwrap();
+        std::fs::create_dir(scene.volume(1)).unwrap();
+        scene.start(1);
+        scene.until(1, "empty", |state| state.phase == Phase::Empty).await;
+        let begun = scene.log(1).len();
+        scene.topology(1).restore(&order(&s3, target), CALL).await.unwrap();
+        let state = scene.until(1, "restored", has_data).await;
+        (state.restored.unwrap().gtids, scene.log(1)[begun..].to_owned())
+    };
+    let (gtids, log) = restore(&mut scene, RestoreTarget::Gtid(then.clone())).await;
+    assert_eq!(gtids, then);
+    assert!(log.contains(&second.id), "the second holds nothing more: {log}");
+    assert_eq!(scene.value(1, CONTENT).await, wanted);
+    assert_eq!(scene.value(1, "SELECT @@GLOBAL.event_scheduler").await, "ON");
+    let (gtids, log) = restore(&mut scene, RestoreTarget::Gtid(first.gtid.clone())).await;
+    assert_eq!(gtids, first.gtid);
+    assert!(log.contains(&first.id), "{log}");
+    // Before any dump: from the first transaction on.
+    let all: GtidSet = first.gtid.clone();
+    let accident = all.iter().last().unwrap();
+    let mut short = GtidSet::default();
+    for gtid in all.iter().filter(|gtid| *gtid != accident) {
+        short.insert(&gtid);
+    }
+    let (gtids, _) = restore(&mut scene, RestoreTarget::Gtid(short.clone())).await;
+    assert_eq!((gtids, scene.value(1, CONTENT).await), (short, before));
+    // To the end, and it serves.
+    let (gtids, log) = restore(&mut scene, RestoreTarget::Newest).await;
+    assert_eq!(gtids, executed(&scene, 0).await);
+    assert!(log.contains(&second.id), "{log}");
+    assert_eq!(scene.value(1, "SELECT COUNT(*) FROM mysql.user WHERE user IN ('app', 'late')").await, "2");
+    assert_eq!(scene.value(1, "SELECT COUNT(*) FROM mysql.user WHERE user='root'").await, "0");
+    scene.promote(1, 1, 0, &[]).await.unwrap();
+    scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
 }

@@ -12,7 +12,8 @@ use crate::accounts;
 use crate::data::Provisioned;
 use crate::error::{Error, Result};
 use crate::instance::{Instance, STATEMENT, millis};
-use crate::{process, settings};
+use crate::process::{self, Mysqld};
+use crate::settings;
 
 /// Longest `mysqld --initialize`: 2 s measured, more on a slow disk.
 const INITIALISE: Duration = Duration::from_secs(600);
@@ -95,10 +96,8 @@ async fn run(instance: &Arc<Instance>) -> Result<()> {
 
 /// A running server with Pelorus' accounts and nothing else, and a session on it.
 pub(super) async fn with_accounts(instance: &Arc<Instance>) -> Result<Session> {
-    bare(instance).await?;
+    let (_, mut root) = bare_server(instance).await?;
     instance.change(|facts| facts.progress = Some(step("making accounts")));
-    let child = instance.start(false)?;
-    let mut root = instance.wait_for_login(&child, &root()).await?;
     make_accounts(instance, &mut root).await?;
     drop(root);
     let mut session = instance.another_session().await?;
@@ -107,6 +106,14 @@ pub(super) async fn with_accounts(instance: &Arc<Instance>) -> Result<Session> {
         return Err(Error::Unexpected(format!("a fresh data directory has the history {history}")));
     }
     Ok(session)
+}
+
+/// A running server on a bare data directory, and a session of its root.
+pub(super) async fn bare_server(instance: &Arc<Instance>) -> Result<(Arc<Mysqld>, Session)> {
+    bare(instance).await?;
+    let child = instance.start(false)?;
+    let root = instance.wait_for_login(&child, &root()).await?;
+    Ok((child, root))
 }
 
 /// Root of a bare data directory: no password, over the socket only.
@@ -128,7 +135,7 @@ pub(super) async fn bare(instance: &Arc<Instance>) -> Result<()> {
     Err(Error::Exited { what: "initialising", status: status.to_string(), tail: format!(": {}", errors.join("; ")) })
 }
 
-async fn make_accounts(instance: &Instance, root: &mut Session) -> Result<()> {
+pub(super) async fn make_accounts(instance: &Instance, root: &mut Session) -> Result<()> {
     root.exec("SET SESSION sql_log_bin=0", STATEMENT).await?;
     root.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
     for statement in accounts::statements(|name| instance.layout.password(name))? {

@@ -1,8 +1,8 @@
 //! Restore: a new data directory with what an archive holds, up to a target.
 //!
 //! ```text
-//! bare data directory -> accounts -> plan -> for each batch: relay logs -> MySQL's own parallel applier
-//!      -> executed = planned? -> settings as they were -> provisioned
+//! the newest dump within the target -> plan -> bare data directory -> dump is loaded -> accounts, gtid_purged
+//!      -> for each batch: relay logs -> MySQL's own parallel applier -> executed = planned? -> settings as they were -> provisioned
 //! ```
 //!
 //! Until the last step the data directory is garbage: whatever fails leaves an empty instance that says why. Nothing has to be
@@ -12,19 +12,24 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use archive::catalogue::{self, Held};
-use archive::plan::{self, Plan, Step, Target, reach};
+use archive::plan::{self, Plan, Step, Target, begins, reach};
 use archive::{Root, Store, fetch};
 use common::clock::commit_time;
 use common::failpoint;
 use common::gtid::GtidSet;
 use common::instance::{InstanceState, Progress, Refusal, RestoreOrder, RestoreTarget, Restored};
 use common::mysql::Session;
+use dump::Manifest;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::answer;
-use super::initialise::{begin, finish, step, with_accounts};
+use super::initialise::{self, bare_server, begin, finish, make_accounts, step, with_accounts};
+
 use super::replication::executed;
 use crate::error::{Error, Result};
 use crate::instance::{Instance, STATEMENT};
@@ -35,6 +40,10 @@ const SERVER_ID: u32 = 4_000_000_000;
 const BATCH: u64 = 512 << 20;
 /// What an applier that nobody waits for can use.
 const WORKERS: usize = 16;
+/// Connections that load a dump: each has a few MiB.
+const LOADERS: usize = 8;
+/// Pace of saying how far that is.
+const SHOW: Duration = Duration::from_millis(500);
 /// Pace of looking how far the applier is.
 const POLL: Duration = Duration::from_millis(50);
 /// Longest change of a setting, and of the channel.
@@ -56,12 +65,16 @@ async fn run(instance: &Arc<Instance>, order: RestoreOrder, begun: Instant) -> R
     // First what may well fail, and tells people what they got wrong.
     instance.change(|facts| facts.progress = Some(step("reading the archive")));
     let source = Source::open(&order).await?;
-    let plan = source.plan(&order.target)?;
+    let (dump, plan) = source.plan(&order.target).await?;
     after("planned").await?;
-    let mut session = with_accounts(instance).await?;
+    let mut session = match &dump {
+        Some(dump) => source.load(instance, dump).await?,
+        None => with_accounts(instance).await?,
+    };
+    after("loaded").await?;
     let before = prepare(&mut session).await?;
-    after("prepared").await?;
-    let gtids = source.replay(instance, &mut session, &plan).await?;
+    let mut gtids = dump.map(|dump| dump.gtid).unwrap_or_default();
+    gtids.extend_with(&source.replay(instance, &mut session, &plan).await?);
     after("replayed").await?;
     let there = executed(&mut session).await?;
     if there != gtids {
@@ -97,22 +110,25 @@ impl Source {
         Ok(Self { store, root, held })
     }
 
-    fn plan(&self, target: &RestoreTarget) -> Result<Plan> {
+    /// Where to begin, and what to replay on top of it.
+    async fn plan(&self, target: &RestoreTarget) -> Result<(Option<Manifest>, Plan)> {
         let target = match target {
             RestoreTarget::Newest => Target::Newest,
             RestoreTarget::Time(time) => Target::Time(*time),
             RestoreTarget::Gtid(set) => Target::Gtid(set.clone()),
         };
-        let base = GtidSet::default();
+        let dump = self.dump(&target).await?;
+        let base = dump.as_ref().map(|dump| dump.gtid.clone()).unwrap_or_default();
         let plan = plan::plan(&base, &self.held, &target).map_err(archive_error)?;
         let reach = reach(&base, &self.held);
-        if plan.steps.is_empty() {
+        if plan.steps.is_empty() && dump.is_none() {
             let first = self.held.iter().flat_map(|file| &file.segments).map(|part| part.first_commit);
             let first = first.filter(|first| *first > 0).min();
             return Err(Error::Archive(match first {
                 None => format!("there is nothing in the archive {}", self.root.prefix()),
                 Some(first) if reach.gtid.is_empty() => format!(
-                    "the archive {} does not begin with an empty server: {} is missing before the commit time {}",
+                    "the archive {} does not begin with an empty server, and no dump is within the target: {} is missing before the \
+                     commit time {}",
                     self.root.prefix(),
                     reach.gap,
                     commit_time(first)
@@ -127,7 +143,70 @@ impl Source {
         if target == Target::Newest && !reach.gap.is_empty() {
             tracing::warn!(gap = %reach.gap, "the archive has a gap: what lies behind it is not restored");
         }
-        Ok(plan)
+        Ok((dump, plan))
+    }
+
+    /// The newest dump that a restore to this target can begin with.
+    async fn dump(&self, target: &Target) -> Result<Option<Manifest>> {
+        let ids = self.store.folders(&self.root.dumps()).await.map_err(archive_error)?;
+        // Names are in the order of time.
+        for id in ids.iter().rev() {
+            let manifest = dump::load::manifest(&self.store, &self.root, id).await.map_err(archive_error)?;
+            if let Some(manifest) = manifest
+                && begins(&manifest.gtid, manifest.taken_at, &self.held, target)
+            {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A running server with a dump's content, Pelorus' accounts and nothing else, and a session on it.
+    async fn load(&self, instance: &Arc<Instance>, dump: &Manifest) -> Result<Session> {
+        let (child, mut root) = bare_server(instance).await?;
+        // Events of the dump are not to run here.
+        root.exec("SET GLOBAL event_scheduler=OFF", STATEMENT).await?;
+        root.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
+        let total_bytes = dump.tables.iter().flat_map(|table| &table.pieces).map(|piece| piece.blob.stored).sum();
+        let done = Arc::new(AtomicU64::new(0));
+        let loading = self.loading(instance, dump.clone(), Arc::clone(&done));
+        let show = async {
+            loop {
+                let done_bytes = done.load(Ordering::Relaxed);
+                let progress = Progress { step: "loading a dump".to_owned(), done_bytes, total_bytes };
+                instance.change(|facts| facts.progress = Some(progress));
+                tokio::time::sleep(SHOW).await;
+            }
+        };
+        tokio::select! {
+            loaded = loading => loaded.map_err(|error| Error::Unexpected(format!("loading broke: {error}")))??,
+            () = show => {}
+            _ = child.exited() => return Err(child.ended("loading a dump")),
+        }
+        make_accounts(instance, &mut root).await?;
+        drop(root);
+        let mut session = instance.another_session().await?;
+        session.exec("RESET BINARY LOGS AND GTIDS", CHANGE).await?;
+        session.exec(&format!("SET GLOBAL gtid_purged='{}'", dump.gtid), CHANGE).await?;
+        session.exec("SET GLOBAL event_scheduler=DEFAULT", STATEMENT).await?;
+        tracing::info!(dump = dump.id, gtid = %dump.gtid, "a dump was loaded");
+        Ok(session)
+    }
+
+    /// On a thread of its own: unpacking keeps it busy.
+    fn loading(&self, instance: &Instance, dump: Manifest, done: Arc<AtomicU64>) -> JoinHandle<Result<()>> {
+        let (endpoint, store, handle) = (instance.layout.endpoint(), self.store.clone(), Handle::current());
+        tokio::task::spawn_blocking(move || {
+            let connections = std::thread::available_parallelism().map_or(4, std::num::NonZero::get).clamp(2, LOADERS);
+            let order = dump::load::Order {
+                endpoint: &endpoint,
+                credentials: &initialise::root(),
+                connections,
+                store: &store,
+                done: &done,
+            };
+            handle.block_on(dump::load::load(&order, &dump)).map_err(archive_error)
+        })
     }
 
     /// Replays all of a plan; what is there then.

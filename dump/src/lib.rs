@@ -1,0 +1,20 @@
+//! Logical dumps: straight from MySQL into the bucket, in parallel, consistent, with an exact GTID set; and back.
+//!
+//! ```text
+//! make: snapshot (N connections, one GTID set) -> schema -> chunks, biggest first -> rows -> zstd -> bucket ... -> manifest, last
+//! load: manifest -> tables -> chunks (LOAD DATA LOCAL) -> indexes, keys -> views, routines, triggers, events, accounts -> counts
+//! ```
+//!
+//! A dump without a manifest does not exist. Rows are text as `LOAD DATA` takes it, so that a person needs `zstd` and a client.
+
+pub mod chunk;
+pub mod error;
+pub mod load;
+pub mod make;
+pub mod manifest;
+pub mod rows;
+pub mod schema;
+pub mod snapshot;
+
+pub use self::error::{Error, Result};
+pub use self::manifest::Manifest;

@@ -1,0 +1,398 @@
+//! Definitions: what a server says of them, in the order in which another one takes them.
+//!
+//! Indexes and foreign keys of a table are made when its rows are there: building one from sorted rows costs a fraction of
+//! keeping it up row by row. What the clustered index needs, and what an AUTO_INCREMENT column needs, stays with the table.
+
+use std::collections::BTreeMap;
+
+use common::mysql::{FromRow, FromValue, Row, Session};
+use common::names::account;
+use common::sql::{Account, Identifier, quote_str};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::manifest::{Column, Kind, Statement};
+
+/// Longest question about definitions.
+const ASK: Duration = Duration::from_secs(60);
+/// Schemas that every server has.
+const SYSTEM: &str = "'mysql','sys','performance_schema','information_schema'";
+
+/// A table as it is planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Columns whose values are dumped.
+    pub columns: Vec<Column>,
+    /// First column of the primary key, when it is an integer.
+    pub key: Option<String>,
+    /// Bytes of its rows, by the server's estimate.
+    pub bytes: u64,
+}
+
+impl Table {
+    /// As in SQL.
+    pub fn quoted(&self) -> Result<String> {
+        qualified(&self.schema, &self.name)
+    }
+}
+
+/// `schema`.`name`, in backticks.
+pub fn qualified(schema: &str, name: &str) -> Result<String> {
+    Ok(format!("{}.{}", Identifier::new(schema)?.quoted(), Identifier::new(name)?.quoted()))
+}
+
+/// Everything that is defined.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    /// Tables with rows.
+    pub tables: Vec<Table>,
+    /// How to make all of it, in this order.
+    pub statements: Vec<Statement>,
+    /// How to make the accounts.
+    pub accounts: Vec<Statement>,
+}
+
+/// What is dumped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Schemas; empty: all.
+    pub schemas: Vec<String>,
+    /// Tables that are left out: schema and name.
+    pub without: Vec<(String, String)>,
+}
+
+impl Selection {
+    fn takes(&self, schema: &str, table: &str) -> bool {
+        !self.without.iter().any(|(of, name)| of == schema && name == table)
+    }
+
+    fn condition(&self, column: &str) -> String {
+        if self.schemas.is_empty() {
+            return format!("{column} NOT IN ({SYSTEM})");
+        }
+        let names: Vec<String> = self.schemas.iter().map(|name| quote_str(name, false)).collect();
+        format!("{column} IN ({}) AND {column} NOT IN ({SYSTEM})", names.join(","))
+    }
+}
+
+async fn rows<T: FromRow + Send + 'static>(session: &mut Session, sql: &str) -> Result<Vec<T>> {
+    Ok(session.rows(sql, ASK).await?)
+}
+
+/// Columns of the one row of a SHOW statement, by name: they differ between versions.
+async fn shown(session: &mut Session, sql: &str) -> Result<Shown> {
+    let row: Option<Row> = session.first(sql, ASK).await?;
+    row.map(Shown).ok_or_else(|| Error::Answer(format!("nothing to {sql}")))
+}
+
+struct Shown(Row);
+
+impl Shown {
+    fn get<T: FromValue>(&self, column: &str) -> Result<T> {
+        let value = self.0.get_opt::<T, _>(column).and_then(std::result::Result::ok);
+        value.ok_or_else(|| Error::Answer(format!("no {column}")))
+    }
+
+    /// A definition, with its `sql_mode` and collation.
+    fn statement(&self, kind: Kind, schema: &str, name: &str, column: &str) -> Result<Statement> {
+        let text: Option<String> = self.get(column)?;
+        let text =
+            text.ok_or_else(|| Error::Unsupported(format!("the definition of {schema}.{name} may not be read")))?;
+        let collation: String = self.get("collation_connection")?;
+        Ok(Statement {
+            schema: Some(schema.to_owned()),
+            sql_mode: if kind == Kind::View { None } else { Some(self.get("sql_mode")?) },
+            // The text goes as utf8mb4, whatever client it came from first.
+            collation: Some(collation).filter(|name| name.starts_with("utf8mb4_")),
+            ..Statement::new(kind, name, text)
+        })
+    }
+}
+
+/// Reads all definitions. Nobody may change them meanwhile.
+///
+/// # Errors
+/// The server's; what cannot be dumped.
+pub async fn read(session: &mut Session, selection: &Selection) -> Result<Definitions> {
+    let mut found = Definitions::default();
+    let condition = selection.condition("SCHEMA_NAME");
+    let schemas: Vec<(String,)> = rows(
+        session,
+        &format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE {condition} ORDER BY SCHEMA_NAME"),
+    )
+    .await?;
+    for (schema,) in &schemas {
+        let shown =
+            shown(session, &format!("SHOW CREATE DATABASE {}", Identifier::new(schema.as_str())?.quoted())).await?;
+        found.statements.push(Statement::new(Kind::Schema, schema, shown.get::<String>("Create Database")?));
+    }
+    let later = tables(session, selection, &mut found).await?;
+    found.statements.extend(later);
+    // Functions before the views that use them; triggers and events see everything.
+    routines(session, selection, &mut found.statements).await?;
+    views(session, selection, &mut found.statements).await?;
+    triggers(session, selection, &mut found.statements).await?;
+    events(session, selection, &mut found.statements).await?;
+    found.accounts = accounts(session).await?;
+    Ok(found)
+}
+
+async fn tables(session: &mut Session, selection: &Selection, found: &mut Definitions) -> Result<Vec<Statement>> {
+    let condition = selection.condition("TABLE_SCHEMA");
+    let listed: Vec<(String, String, Option<String>, Option<u64>)> = rows(
+        session,
+        &format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, ENGINE, DATA_LENGTH FROM information_schema.TABLES \
+             WHERE {condition} AND TABLE_TYPE='BASE TABLE' ORDER BY TABLE_SCHEMA, TABLE_NAME"
+        ),
+    )
+    .await?;
+    let described: Vec<(String, String, String, String, String)> = rows(
+        session,
+        &format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, CAST(DATA_TYPE AS CHAR), CAST(EXTRA AS CHAR) \
+             FROM information_schema.COLUMNS WHERE {condition} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
+        ),
+    )
+    .await?;
+    let mut columns: BTreeMap<(String, String), Vec<Column>> = BTreeMap::new();
+    for (schema, table, name, kind, extra) in described {
+        // A default that is an expression says DEFAULT_GENERATED.
+        if !extra.contains("VIRTUAL GENERATED") && !extra.contains("STORED GENERATED") {
+            columns.entry((schema, table)).or_default().push(Column { name, kind: kind.to_ascii_lowercase() });
+        }
+    }
+    let keys: Vec<(String, String, String)> = rows(
+        session,
+        &format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS \
+             WHERE {condition} AND INDEX_NAME='PRIMARY' AND SEQ_IN_INDEX=1 AND COLUMN_NAME IS NOT NULL"
+        ),
+    )
+    .await?;
+    let keys: BTreeMap<(String, String), String> =
+        keys.into_iter().map(|(schema, table, column)| ((schema, table), column)).collect();
+    let (mut indexes, mut foreign) = (Vec::new(), Vec::new());
+    for (schema, name, engine, bytes) in listed.into_iter().filter(|(schema, name, ..)| selection.takes(schema, name)) {
+        if engine.as_deref() != Some("InnoDB") {
+            let engine = engine.unwrap_or_else(|| "no engine".to_owned());
+            return Err(Error::Unsupported(format!("{schema}.{name} is {engine}: a consistent dump takes InnoDB")));
+        }
+        let shown = shown(session, &format!("SHOW CREATE TABLE {}", qualified(&schema, &name)?)).await?;
+        let split = split(&shown.get::<String>("Create Table")?);
+        let of = |kind, text: String| Statement { schema: Some(schema.clone()), ..Statement::new(kind, &name, text) };
+        found.statements.push(of(Kind::Table, split.create));
+        let table = Identifier::new(name.as_str())?.quoted();
+        let adds = |adds: &Vec<String>| format!("ALTER TABLE {table} {}", adds.join(", "));
+        indexes.extend(split.indexes.iter().map(|index| of(Kind::Index, adds(index))));
+        if !split.foreign.is_empty() {
+            foreign.push(of(Kind::ForeignKey, adds(&split.foreign)));
+        }
+        let place = (schema.clone(), name.clone());
+        let columns = columns.remove(&place).unwrap_or_default();
+        let key =
+            keys.get(&place).filter(|key| columns.iter().any(|column| column.name == **key && is_integer(column)));
+        let key = key.cloned();
+        found.tables.push(Table { schema, name, columns, key, bytes: bytes.unwrap_or(0) });
+    }
+    indexes.extend(foreign);
+    Ok(indexes)
+}
+
+fn is_integer(column: &Column) -> bool {
+    matches!(column.kind.as_str(), "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
+}
+
+async fn routines(session: &mut Session, selection: &Selection, statements: &mut Vec<Statement>) -> Result<()> {
+    let condition = selection.condition("ROUTINE_SCHEMA");
+    let listed: Vec<(String, String, String)> = rows(
+        session,
+        &format!(
+            "SELECT ROUTINE_SCHEMA, ROUTINE_NAME, CAST(ROUTINE_TYPE AS CHAR) FROM information_schema.ROUTINES \
+             WHERE {condition} ORDER BY ROUTINE_TYPE, ROUTINE_SCHEMA, ROUTINE_NAME"
+        ),
+    )
+    .await?;
+    for (schema, name, kind) in listed {
+        let shown = shown(session, &format!("SHOW CREATE {kind} {}", qualified(&schema, &name)?)).await?;
+        let column = if kind == "FUNCTION" { "Create Function" } else { "Create Procedure" };
+        statements.push(shown.statement(Kind::Routine, &schema, &name, column)?);
+    }
+    Ok(())
+}
+
+async fn views(session: &mut Session, selection: &Selection, statements: &mut Vec<Statement>) -> Result<()> {
+    let condition = selection.condition("TABLE_SCHEMA");
+    let listed: Vec<(String, String)> = rows(
+        session,
+        &format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE {condition} AND TABLE_TYPE='VIEW'"
+        ),
+    )
+    .await?;
+    for (schema, name) in listed.into_iter().filter(|(schema, name)| selection.takes(schema, name)) {
+        let shown = shown(session, &format!("SHOW CREATE VIEW {}", qualified(&schema, &name)?)).await?;
+        statements.push(shown.statement(Kind::View, &schema, &name, "Create View")?);
+    }
+    Ok(())
+}
+
+async fn triggers(session: &mut Session, selection: &Selection, statements: &mut Vec<Statement>) -> Result<()> {
+    let condition = selection.condition("TRIGGER_SCHEMA");
+    let listed: Vec<(String, String, String)> = rows(
+        session,
+        &format!(
+            "SELECT TRIGGER_SCHEMA, TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE {condition} \
+             ORDER BY TRIGGER_SCHEMA, EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
+        ),
+    )
+    .await?;
+    for (schema, name, _) in listed.into_iter().filter(|(schema, _, table)| selection.takes(schema, table)) {
+        let shown = shown(session, &format!("SHOW CREATE TRIGGER {}", qualified(&schema, &name)?)).await?;
+        statements.push(shown.statement(Kind::Trigger, &schema, &name, "SQL Original Statement")?);
+    }
+    Ok(())
+}
+
+async fn events(session: &mut Session, selection: &Selection, statements: &mut Vec<Statement>) -> Result<()> {
+    let condition = selection.condition("EVENT_SCHEMA");
+    let listed: Vec<(String, String)> = rows(
+        session,
+        &format!("SELECT EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS WHERE {condition} ORDER BY EVENT_SCHEMA, EVENT_NAME"),
+    )
+    .await?;
+    for (schema, name) in listed {
+        let shown = shown(session, &format!("SHOW CREATE EVENT {}", qualified(&schema, &name)?)).await?;
+        let mut statement = shown.statement(Kind::Event, &schema, &name, "Create Event")?;
+        statement.time_zone = Some(shown.get("time_zone")?);
+        // A replica, which may be what is dumped, keeps the events of its source from running.
+        for off in [" DISABLE ON REPLICA ", " DISABLE ON SLAVE "] {
+            statement.text = statement.text.replacen(off, " ENABLE ", 1);
+        }
+        statements.push(statement);
+    }
+    Ok(())
+}
+
+/// Accounts of users; those of Pelorus are every cluster's own.
+async fn accounts(session: &mut Session) -> Result<Vec<Statement>> {
+    session.exec("SET SESSION print_identified_with_as_hex=ON", ASK).await?;
+    // Roles first: a user may have one by default.
+    let listed: Vec<(String, String)> = rows(
+        session,
+        "SELECT user.User, user.Host FROM mysql.user WHERE user.User NOT LIKE 'mysql.%' AND user.User <> '' ORDER BY \
+         NOT EXISTS(SELECT 1 FROM mysql.role_edges WHERE FROM_USER=user.User AND FROM_HOST=user.Host), user.User, user.Host",
+    )
+    .await?;
+    let ours = |user: &str, host: &str| {
+        user.starts_with("pelorus_") || user == account::ADMIN || (user == "root" && host == "localhost")
+    };
+    let (mut made, mut granted) = (Vec::new(), Vec::new());
+    for (user, host) in listed.into_iter().filter(|(user, host)| !ours(user, host)) {
+        let quoted = Account::new(user.as_str(), host.as_str())?.quoted();
+        let create: Vec<(String,)> = rows(session, &format!("SHOW CREATE USER {quoted}")).await?;
+        made.extend(create.into_iter().map(|(text,)| Statement::new(Kind::Account, &quoted, text)));
+        let grants: Vec<(String,)> = rows(session, &format!("SHOW GRANTS FOR {quoted}")).await?;
+        granted.extend(grants.into_iter().map(|(text,)| Statement::new(Kind::Grant, &quoted, text)));
+    }
+    made.extend(granted);
+    Ok(made)
+}
+
+/// A table in two steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// How it is made, empty.
+    pub create: String,
+    /// Indexes that are added when its rows are there: a list for each ALTER TABLE.
+    pub indexes: Vec<Vec<String>>,
+    /// Foreign keys that are added when all tables have their indexes.
+    pub foreign: Vec<String>,
+}
+
+/// Splits `SHOW CREATE TABLE`, whose lines are one column, index or constraint each. A table that is not understood stays whole.
+pub fn split(create: &str) -> Split {
+    let whole = || Split { create: create.to_owned(), ..Split::default() };
+    let mut lines = create.lines();
+    let Some(head) = lines.next() else { return whole() };
+    let body: Vec<&str> = lines.collect();
+    let Some(end) = body.iter().position(|line| line.starts_with(')')) else { return whole() };
+    let (parts, tail) = body.split_at(end);
+    let parts: Vec<&str> = parts.iter().map(|line| line.trim_end_matches(',')).collect();
+    let has_primary = parts.iter().any(|line| line.starts_with("  PRIMARY KEY "));
+    // Without a primary key a unique index may be the clustered one; and what counts up has to be the first of some index.
+    let counts_up = parts.iter().find(|line| line.starts_with("  `") && line.contains(" AUTO_INCREMENT"));
+    let primary = parts.iter().find(|line| line.starts_with("  PRIMARY KEY ")).copied().unwrap_or_default();
+    let is_first = |line: &&str| {
+        let name = line.trim_start().split_inclusive('`').take(2).collect::<String>();
+        primary.starts_with(&format!("  PRIMARY KEY ({name}"))
+    };
+    if !has_primary || counts_up.as_ref().is_some_and(|line| !is_first(line)) {
+        return whole();
+    }
+    let mut split = Split::default();
+    let (mut stays, mut plain) = (Vec::new(), Vec::new());
+    for part in parts {
+        let added = || format!("ADD {}", part.trim_start());
+        if part.starts_with("  KEY ") || part.starts_with("  UNIQUE KEY ") {
+            plain.push(added());
+        } else if part.starts_with("  FULLTEXT KEY ") || part.starts_with("  SPATIAL KEY ") {
+            // One at a time.
+            split.indexes.push(vec![added()]);
+        } else if part.starts_with("  CONSTRAINT ") && part.contains(" FOREIGN KEY ") {
+            split.foreign.push(added());
+        } else {
+            stays.push(part);
+        }
+    }
+    if !plain.is_empty() {
+        split.indexes.insert(0, plain);
+    }
+    split.create = format!("{head}\n{}\n{}", stays.join(",\n"), tail.join("\n"));
+    split
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_come_when_the_rows_are_there() {
+        let create = "CREATE TABLE `t` (\n  `id` int NOT NULL AUTO_INCREMENT,\n  `a` int DEFAULT NULL COMMENT 'KEY, (',\n  `g` geometry NOT NULL,\n  \
+            PRIMARY KEY (`id`,`a`),\n  UNIQUE KEY `u` (`a`),\n  KEY `k` (`a`,`id`) /*!80000 INVISIBLE */,\n  SPATIAL KEY `s` (`g`),\n  \
+            FULLTEXT KEY `f` (`c`),\n  CONSTRAINT `fk` FOREIGN KEY (`a`) REFERENCES `o` (`id`),\n  \
+            CONSTRAINT `c` CHECK ((`a` > 0))\n) ENGINE=InnoDB\n/*!50100 PARTITION BY KEY (`id`) */";
+        let split = split(create);
+        assert_eq!(
+            split.create,
+            "CREATE TABLE `t` (\n  `id` int NOT NULL AUTO_INCREMENT,\n  `a` int DEFAULT NULL COMMENT 'KEY, (',\n  `g` geometry NOT NULL,\n  \
+             PRIMARY KEY (`id`,`a`),\n  CONSTRAINT `c` CHECK ((`a` > 0))\n) ENGINE=InnoDB\n/*!50100 PARTITION BY KEY (`id`) */"
+        );
+        let indexes: Vec<Vec<&str>> =
+            split.indexes.iter().map(|adds| adds.iter().map(String::as_str).collect()).collect();
+        assert_eq!(
+            indexes,
+            [
+                vec!["ADD UNIQUE KEY `u` (`a`)", "ADD KEY `k` (`a`,`id`) /*!80000 INVISIBLE */"],
+                vec!["ADD SPATIAL KEY `s` (`g`)"],
+                vec!["ADD FULLTEXT KEY `f` (`c`)"],
+            ]
+        );
+        assert_eq!(split.foreign, ["ADD CONSTRAINT `fk` FOREIGN KEY (`a`) REFERENCES `o` (`id`)"]);
+    }
+
+    #[test]
+    fn a_table_whose_index_is_needed_stays_whole() {
+        for create in [
+            "CREATE TABLE `t` (\n  `id` int NOT NULL,\n  UNIQUE KEY `u` (`id`)\n) ENGINE=InnoDB",
+            "CREATE TABLE `t` (\n  `a` int NOT NULL,\n  `id` int NOT NULL AUTO_INCREMENT,\n  PRIMARY KEY (`a`,`id`),\n  KEY `k` (`id`)\n) ENGINE=InnoDB",
+            "CREATE TABLE `t` (\n  `a` int NOT NULL,\n  `id` int NOT NULL AUTO_INCREMENT,\n  PRIMARY KEY (`a`),\n  UNIQUE KEY `k` (`id`)\n) ENGINE=InnoDB",
+        ] {
+            assert_eq!(split(create), Split { create: create.to_owned(), ..Split::default() });
+        }
+    }
+}
