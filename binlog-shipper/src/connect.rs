@@ -6,12 +6,12 @@ use std::time::Duration;
 use archive::Store;
 use archive::catalogue;
 use binlog_shipper::source::Source;
+use common::access::Access;
 use common::gtid::{GtidSet, ParseError};
 use common::location::Location;
-use common::mysql::{self, Ca, Credentials, Endpoint, Password, Session, Tls};
-use common::names::{self, account, object};
+use common::mysql::{self, Credentials, Session};
+use common::names::{self, account};
 use common::{read, tls};
-use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use uuid::Uuid;
 
@@ -98,23 +98,15 @@ pub async fn instance(
     cluster: &str,
     instance: &str,
 ) -> Result<(Session, Source), Error> {
-    let (accounts, certificates) = (object::accounts_secret(cluster), object::tls_secret(cluster));
-    let passwords: Secret = read::object(client, namespace, &accounts).await?;
-    let password = Password::new(read::text(&passwords, account::SHIPPER)?);
-    let authority = read::text(&read::object(client, namespace, &certificates).await?, "ca.crt")?;
-    let host = names::instance_host(namespace, cluster, instance);
-    let endpoint = Endpoint::Tcp {
-        host: host.clone(),
-        port: names::PORT_MYSQL,
-        tls: Tls { ca: Ca::Pem(authority.clone()), server_name: host.clone() },
-    };
-    let session = Session::connect(&endpoint, &Credentials::new(account::SHIPPER, password.clone()), ASK).await?;
+    let access = Access::of(client, namespace, cluster, instance, account::SHIPPER).await?;
+    let session = Session::connect(&access.endpoint(), &access.credentials, ASK).await?;
+    let Access { host, authority, credentials: Credentials { user, password } } = access;
     let source = Source {
         server_name: tls::server_name(&host)?,
         host,
         port: names::PORT_MYSQL,
         tls: Arc::new(tls::trusting(&authority)?),
-        user: account::SHIPPER.to_owned(),
+        user,
         password,
         asker: Uuid::new_v4(),
     };

@@ -1,5 +1,6 @@
 //! What the daemons of Pelorus share: names, types that cross a wall, and thin clients.
 
+pub mod access;
 pub mod binlog;
 pub mod client;
 pub mod clock;

@@ -15,6 +15,7 @@ install pelorus \
   --set failoverD.image="$(image failover-d)" \
   --set topologyCtl.image="$(image topology-ctl)" \
   --set binlogShipper.image="$(image binlog-shipper)" \
+  --set backupD.image="$(image backup-d)" \
   --set instanceImage="$(image instance-d)" \
   --set nats.bundled.image="$(image nats)"
 kubectl --namespace "$namespace" get deployments

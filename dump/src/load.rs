@@ -22,7 +22,7 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Blob, Column, Kind, Manifest, Piece, Statement, Table, VERSION};
+use crate::manifest::{Blob, Column, Found, Kind, Manifest, Piece, Statement, Table, VERSION};
 use crate::schema::qualified;
 
 /// Longest statement but for those that build indexes.
@@ -55,7 +55,7 @@ pub struct Order<'a> {
 ///
 /// # Errors
 /// The bucket's; one that is not understood.
-pub async fn manifest(store: &Store, root: &Root, id: &str) -> Result<Option<Manifest>> {
+pub async fn manifest(store: &Store, root: &Root, id: &str) -> Result<Option<Found>> {
     let key = root.dump(id, "manifest.json");
     let Some(text) = store.get(&key).await? else { return Ok(None) };
     let manifest: Manifest =
@@ -63,7 +63,7 @@ pub async fn manifest(store: &Store, root: &Root, id: &str) -> Result<Option<Man
     if manifest.version != VERSION {
         return Err(Error::untrusted(&key, format!("is of version {}, not {VERSION}", manifest.version)));
     }
-    Ok(Some(manifest))
+    Ok(Some(Found { manifest, blob: Blob::of(key, &text) }))
 }
 
 /// Loads everything.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::chunk::{self, Range};
 use crate::error::{Error, Result};
-use crate::manifest::{Blob, Column, Manifest, Piece, Statement, Table, VERSION};
+use crate::manifest::{Blob, Column, Found, Manifest, Piece, Statement, Table, VERSION};
 use crate::rows;
 use crate::schema::{self, Definitions, Selection};
 use crate::snapshot::Snapshot;
@@ -72,7 +72,7 @@ struct Task {
 ///
 /// # Errors
 /// Those of the server and the bucket. Objects of a dump that failed stay, and are no dump.
-pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Manifest> {
+pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Found> {
     let mut snapshot = Snapshot::take(order.endpoint, order.credentials, order.connections).await?;
     let found = schema::read(&mut snapshot.control, &order.selection).await?;
     snapshot.release().await?;
@@ -113,8 +113,9 @@ pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Ma
         tables: tables.collect(),
     };
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Error::Broken(error.to_string()))?;
-    order.store.put_new(&order.root.dump(id, "manifest.json"), text).await?;
-    Ok(manifest)
+    let blob = Blob::of(order.root.dump(id, "manifest.json"), &text);
+    order.store.put_new(&blob.key, text).await?;
+    Ok(Found { manifest, blob })
 }
 
 /// A name for a dump that begins now: in the order of time.
@@ -232,8 +233,8 @@ async fn put_statements(order: &Order<'_>, id: &str, part: &str, statements: &[S
     }
     let body = zstd::bulk::compress(&text, LEVEL).map_err(Error::io("compress definitions"))?;
     let key = order.root.dump(id, part);
-    let blob = Blob { key: key.clone(), stored: body.len() as u64, sha256: hex::encode(Sha256::digest(&body)) };
-    order.store.put_new(&key, body).await?;
+    let blob = Blob::of(key, &body);
+    order.store.put_new(&blob.key, body).await?;
     Ok(blob)
 }
 

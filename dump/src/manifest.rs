@@ -9,6 +9,7 @@
 
 use common::gtid::GtidSet;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
@@ -37,6 +38,15 @@ pub struct Manifest {
     pub tables: Vec<Table>,
 }
 
+/// A manifest that is in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it says.
+    pub manifest: Manifest,
+    /// The object that it is.
+    pub blob: Blob,
+}
+
 /// An object of the dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +57,13 @@ pub struct Blob {
     pub stored: u64,
     /// SHA-256 of the object, hexadecimal.
     pub sha256: String,
+}
+
+impl Blob {
+    /// Of an object with this content.
+    pub fn of(key: impl Into<String>, body: &[u8]) -> Self {
+        Self { key: key.into(), stored: body.len() as u64, sha256: hex::encode(Sha256::digest(body)) }
+    }
 }
 
 /// A table's rows.

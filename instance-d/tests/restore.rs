@@ -73,7 +73,7 @@ async fn dump(scene: &Scene, s3: &S3, uid: &str) -> dump::Manifest {
         store: &store,
         root: &Root::new("prod", "test", "db", uid),
     };
-    dump::make::make(&order, &dump::make::new_id(), &dump::make::Progress::default()).await.unwrap()
+    dump::make::make(&order, &dump::make::new_id(), &dump::make::Progress::default()).await.unwrap().manifest
 }
 
 fn order(s3: &S3, target: RestoreTarget) -> RestoreOrder {

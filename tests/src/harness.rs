@@ -13,7 +13,7 @@ use kube::{Api, Client, Config, ResourceExt};
 /// Namespace of the daemons.
 pub const OPERATOR_NAMESPACE: &str = "pelorus-system";
 /// Daemons that have to run.
-pub const DAEMONS: [&str; 3] = ["topology-ctl", "failover-d", "binlog-shipper"];
+pub const DAEMONS: [&str; 4] = ["topology-ctl", "failover-d", "binlog-shipper", "backup-d"];
 /// A daemon is waited for so long: after an outage of the API server client-go lets some of them, and kubelets, wait for a minute.
 const AVAILABLE: Duration = Duration::from_secs(180);
 /// What to do when they do not.

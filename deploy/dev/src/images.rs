@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Daemons that get an image of their own.
-pub const DAEMONS: [&str; 4] = ["instance-d", "topology-ctl", "failover-d", "binlog-shipper"];
+pub const DAEMONS: [&str; 5] = ["instance-d", "topology-ctl", "failover-d", "binlog-shipper", "backup-d"];
 /// Where a client finds the certificate authorities of the world.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// User of the daemons.

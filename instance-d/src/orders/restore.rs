@@ -24,6 +24,7 @@ use common::gtid::GtidSet;
 use common::instance::{InstanceState, Progress, Refusal, RestoreOrder, RestoreTarget, Restored};
 use common::mysql::Session;
 use dump::Manifest;
+use dump::manifest::Found;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -151,8 +152,8 @@ impl Source {
         let ids = self.store.folders(&self.root.dumps()).await.map_err(archive_error)?;
         // Names are in the order of time.
         for id in ids.iter().rev() {
-            let manifest = dump::load::manifest(&self.store, &self.root, id).await.map_err(archive_error)?;
-            if let Some(manifest) = manifest
+            let found = dump::load::manifest(&self.store, &self.root, id).await.map_err(archive_error)?;
+            if let Some(Found { manifest, .. }) = found
                 && begins(&manifest.gtid, manifest.taken_at, &self.held, target)
             {
                 return Ok(Some(manifest));

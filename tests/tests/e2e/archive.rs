@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use common::crd::{MySQLBinlog, MySQLClusterStatus};
+use common::crd::{DumpPhase, MySQLBinlog, MySQLClusterStatus, MySQLDump};
 use common::gtid::GtidSet;
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use tests::bucket::Bucket;
 use tests::cluster::READY;
@@ -175,7 +175,7 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
         let nobody = json!({"matchLabels": {"pelorus.dev/cluster": "nobody"}});
         let nothing = restoring(scene, "nothing", 1, json!({"fromSelector": nobody})).await?;
         let refused = refusal(&nothing).await?;
-        ensure!(refused.contains("spec.restore.fromSelector selects no MySQLBinlog"), "{refused}");
+        ensure!(refused.contains("spec.restore.fromSelector selects no MySQLBinlog and no MySQLDump"), "{refused}");
 
         // By the records that the archive left behind; first to where it does not reach.
         let records = json!({"matchLabels": {"pelorus.dev/cluster": "shop"}});
@@ -192,6 +192,89 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
         let primary = exact.primary().await?;
         ensure!(exact.value::<String>(&primary, ROWS).await? == after, "the accident is in this set");
         ensure!(exact.executed(&primary).await? == all, "exactly this set");
+        Ok(())
+    })
+    .await
+}
+
+/// Asks for a dump of a cluster, and waits until it is made.
+async fn dumped(cluster: &Cluster, name: &str) -> Result<MySQLDump> {
+    let spec = json!({"clusterRef": {"name": cluster.name}, "locationRef": {"name": "here"}});
+    let dump: MySQLDump = serde_json::from_value(json!({
+        "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump", "metadata": {"name": name}, "spec": spec,
+    }))?;
+    cluster.api().create(&PostParams::default(), &dump).await?;
+    until(&format!("the dump {name}"), SOON, async || {
+        let dump: MySQLDump = cluster.api().get(name).await?;
+        Ok(match dump.status.as_ref().and_then(|status| status.phase) {
+            Some(DumpPhase::Succeeded) => Look::Done(dump),
+            _ => Look::Not(format!("{:?}", dump.status)),
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result<()> {
+    run("dump", async |scene| {
+        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
+        let mut wanted = spec::small(3);
+        wanted.archive = Some(bucket.archive());
+        let shop = scene.create("shop", wanted).await?;
+        shop.write(&[
+            "CREATE DATABASE shop",
+            "CREATE TABLE shop.rows_of_value (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100), KEY (v))",
+            "INSERT INTO shop.rows_of_value (v) VALUES ('a'), ('b'), ('c')",
+        ])
+        .await?;
+        let ledger = Ledger::start(&shop, Options::default()).await?;
+        ledger.wait_for(200, SOON).await?;
+        let dump = dumped(&shop, "first").await?;
+        let status = dump.status.clone().context("no status")?;
+        let primary = shop.primary().await?;
+        ensure!(status.source.as_ref().is_some_and(|source| *source != primary), "a replica is read: {status:?}");
+        scene.step(&format!("dumped from {:?}: {:?}", status.source, status.progress));
+        ledger.wait_for(ledger.acknowledged() + 200, SOON).await?;
+        ledger.finish().await?.expect_lossless(&shop).await?;
+        let before: String = shop.value(&primary, ROWS).await?;
+        let moment: String = shop.value(&primary, NOW).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        shop.write(&["DELETE FROM shop.rows_of_value"]).await?;
+        arrives(&bucket, &shop).await?;
+        scene.harness.wait_events(&shop, &["backup.started", "backup.succeeded"], SOON).await?;
+
+        let place = json!({"locationRef": {"name": "here"}, "cluster": "shop"});
+        let copy = restoring(scene, "copy", 1, json!({"fromLocation": place, "pointInTime": moment})).await?;
+        copy.wait_ready(1, READY).await?;
+        ensure!(copy.value::<String>("copy-0", ROWS).await? == before, "another content");
+        let entries = format!("CHECKSUM TABLE {SCHEMA}.entries");
+        let sum = async |cluster: &Cluster, pod: &str| -> Result<Vec<(String, Option<u64>)>> {
+            cluster.rows(pod, &entries).await
+        };
+        ensure!(sum(&copy, "copy-0").await? == sum(&shop, &primary).await?, "the ledger differs");
+        let log = scene.harness.logs(&scene.namespace).await?;
+        ensure!(log.values().any(|text| text.contains("a dump was loaded")), "it began with the first transaction");
+        scene.step("restored from the dump and the binlogs after it");
+
+        // Of the dump alone: what it holds, and nothing after it.
+        let selector = json!({"matchLabels": {"pelorus.dev/cluster": "shop"}, "matchExpressions":
+            [{"key": "app.kubernetes.io/component", "operator": "DoesNotExist"}]});
+        let old = restoring(scene, "old", 1, json!({"fromSelector": selector})).await?;
+        old.wait_ready(1, READY).await?;
+        let gtid: GtidSet = status.gtid.unwrap_or_default().parse().map_err(|_| anyhow::anyhow!("no GTID set"))?;
+        ensure!(old.executed("old-0").await? == gtid, "exactly what the dump says");
+        scene.step("restored from the dump alone");
+
+        let folder = |bucket: &Bucket, key: &str| bucket.server.folder().join(key);
+        let key = status.manifest.context("no manifest")?.key;
+        ensure!(folder(&bucket, &key).exists(), "{key} is not there");
+        shop.api::<MySQLDump>().delete("first", &DeleteParams::default()).await?;
+        until("the dump to be gone", SOON, async || {
+            let there = shop.find::<MySQLDump>("first").await?.is_some();
+            Ok(if there { Look::Not("it is there".to_owned()) } else { Look::Done(()) })
+        })
+        .await?;
+        ensure!(!folder(&bucket, &key).exists(), "{key} is still there");
         Ok(())
     })
     .await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use common::crd::{MySQLBinlog, Restore, RestoreLocation};
+use common::crd::{MySQLBinlog, MySQLDump, Restore, RestoreLocation};
 use common::gtid::GtidSet;
 use common::instance::{RestoreOrder, RestoreTarget};
 use common::location::Location;
@@ -28,10 +28,16 @@ impl Pass<'_> {
     /// The order that `spec.restore` amounts to, with what the location's Secrets say now.
     pub(super) async fn restore_order(&self) -> Result<RestoreOrder, String> {
         let restore = self.object.spec.restore.as_ref().ok_or("spec.restore is absent")?;
-        let target = target(restore)?;
+        let mut target = target(restore)?;
         let place = match (&restore.from_location, &restore.from_selector) {
             (Some(from), _) => self.named(from),
-            (None, Some(selector)) => self.selected(selector).await?,
+            (None, Some(selector)) => {
+                let (place, dump) = self.selected(selector).await?;
+                if let (RestoreTarget::Newest, Some(gtid)) = (&target, dump) {
+                    target = RestoreTarget::Gtid(gtid);
+                }
+                place
+            }
             (None, None) => return Err("spec.restore says not from where".to_owned()),
         };
         let location = Location::resolve(&self.context.client, &self.cluster.namespace, &place.location).await;
@@ -48,20 +54,29 @@ impl Pass<'_> {
         }
     }
 
-    /// The one archive that the selected records are of.
-    async fn selected(&self, selector: &LabelSelector) -> Result<Place, String> {
+    /// The one archive that the selected records are of. Where nothing but dumps are selected: what the newest of them holds.
+    async fn selected(&self, selector: &LabelSelector) -> Result<(Place, Option<GtidSet>), String> {
         let field = "spec.restore.fromSelector";
         let selector: Selector =
             selector.clone().try_into().map_err(|error| format!("{field} is not understood: {error}"))?;
-        let api: Api<MySQLBinlog> = Api::namespaced(self.context.client.clone(), &self.cluster.namespace);
         let selected = ListParams::default().labels_from(&selector);
-        let records = act::bounded("list", "MySQLBinlog", "of a restore", api.list(&selected)).await;
-        let records = records.map_err(|error| error.to_string())?;
-        let places: BTreeSet<Place> = records.iter().map(place).collect();
+        let (client, namespace) = (&self.context.client, &self.cluster.namespace);
+        let (binlogs, dumps): (Api<MySQLBinlog>, Api<MySQLDump>) =
+            (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
+        let binlogs = act::bounded("list", "MySQLBinlog", "of a restore", binlogs.list(&selected)).await;
+        let binlogs = binlogs.map_err(|error| error.to_string())?;
+        let dumps = act::bounded("list", "MySQLDump", "of a restore", dumps.list(&selected)).await;
+        let dumps = dumps.map_err(|error| error.to_string())?;
+        let made: Vec<&MySQLDump> = dumps.iter().filter(|dump| manifest(dump).is_some()).collect();
+        let places: BTreeSet<Place> =
+            binlogs.iter().map(place).chain(made.iter().filter_map(|dump| place_of_dump(dump))).collect();
+        let gtid = if binlogs.items.is_empty() { newest(&made) } else { None };
         let mut places = places.into_iter();
         match (places.next(), places.next()) {
-            (Some(place), None) => Ok(place),
-            (None, _) => Err(format!("{field} selects no MySQLBinlog in this namespace")),
+            (Some(place), None) => Ok((place, gtid)),
+            (None, _) => {
+                Err(format!("{field} selects no MySQLBinlog and no MySQLDump that was made, in this namespace"))
+            }
             (Some(one), Some(other)) => Err(format!("{field} selects more than one archive: {one:?} and {other:?}")),
         }
     }
@@ -74,6 +89,27 @@ fn place(record: &MySQLBinlog) -> Place {
         cluster: record.spec.cluster_ref.name.clone(),
         uid: record.labels().get(LABEL_CLUSTER_UID).cloned(),
     }
+}
+
+fn manifest(dump: &MySQLDump) -> Option<&str> {
+    Some(dump.status.as_ref()?.manifest.as_ref()?.key.as_str())
+}
+
+/// Where a dump lies is in the key of its manifest: `.../<cluster uid>/dumps/<id>/manifest.json`.
+fn place_of_dump(dump: &MySQLDump) -> Option<Place> {
+    let uid = manifest(dump)?.split_once("/dumps/")?.0.rsplit('/').next()?;
+    Some(Place {
+        location: dump.spec.location_ref.name.clone(),
+        namespace: dump.namespace().unwrap_or_default(),
+        cluster: dump.spec.cluster_ref.name.clone(),
+        uid: Some(uid.to_owned()),
+    })
+}
+
+/// What the newest holds: names of dumps are in the order of time.
+fn newest(made: &[&MySQLDump]) -> Option<GtidSet> {
+    let newest = made.iter().max_by_key(|dump| manifest(dump))?;
+    newest.status.as_ref()?.gtid.as_ref()?.parse().ok()
 }
 
 fn target(restore: &Restore) -> Result<RestoreTarget, String> {

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 
 const CHART: &str = "deploy/charts/pelorus";
 /// Daemons, as their folders in the chart are named.
-const DAEMONS: [&str; 3] = ["failover-d", "topology-ctl", "binlog-shipper"];
+const DAEMONS: [&str; 4] = ["failover-d", "topology-ctl", "binlog-shipper", "backup-d"];
 
 /// What each daemon may do in Kubernetes, and why.
 pub fn rights(root: &Path) -> anyhow::Result<String> {

@@ -24,7 +24,7 @@ of the rendering, so that every template sees the same ones. The passwords are i
 {{- $_ := set $generated "ca.crt" $ca.Cert -}}
 {{- $_ := set $generated "renewAfter" (add $now (mul $days 57600) | toString) -}}
 {{- end -}}
-{{- range $user := list "failover-d" "topology-ctl" "binlog-shipper" "reader" -}}
+{{- range $user := list "failover-d" "topology-ctl" "binlog-shipper" "backup-d" "reader" -}}
 {{- $secret := lookup "v1" "Secret" $.Release.Namespace (printf "%s-%s" $name $user) | default dict -}}
 {{- $kept := get (get $secret "data" | default dict) "password" | default "" -}}
 {{- $_ := set $generated.users $user (ternary (b64dec $kept) (randAlphaNum 40) (ne $kept "")) -}}
@@ -100,6 +100,19 @@ authorization {
       permissions {
         publish: [
           "pelorus.events.*.*.binlog.>",
+          "$JS.API.INFO", "$JS.API.STREAM.INFO.PELORUS_EVENTS", "$JS.API.STREAM.CREATE.PELORUS_EVENTS",
+          "$JS.API.STREAM.UPDATE.PELORUS_EVENTS"
+        ]
+        subscribe: ["_INBOX.>"]
+      }
+    }
+    {
+      # What is written about dumps.
+      user: "backup-d"
+      password: {{ get $generated.users "backup-d" | quote }}
+      permissions {
+        publish: [
+          "pelorus.events.*.*.backup.>",
           "$JS.API.INFO", "$JS.API.STREAM.INFO.PELORUS_EVENTS", "$JS.API.STREAM.CREATE.PELORUS_EVENTS",
           "$JS.API.STREAM.UPDATE.PELORUS_EVENTS"
         ]

@@ -1,0 +1,371 @@
+//! The life of each MySQLDump: asked for, made, kept, taken away.
+//!
+//! ```text
+//! (new) -> Pending -> Running -> Succeeded           deleted: objects of the bucket go first, then the finalizer
+//!             ^___________|  `-> Failed, after ATTEMPTS
+//! ```
+//!
+//! What was made is known from the bucket alone: a dump is named after its object's uid, and exists when it has a manifest. So one that
+//! was finished by a process that died before it said so is taken as it is, and what another left behind is cleared away.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use archive::{Root, Store};
+use common::crd::{BackupMethod, DumpPhase, MySQLCluster, MySQLDump};
+use common::events::{Event, Events};
+use common::location::Location;
+use common::names::LABEL_CLUSTER;
+use common::read;
+use dump::manifest::Found;
+use futures::StreamExt;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::{Action, Config as Pace, Controller, Error as RunError};
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::config::Config;
+use crate::metrics::{Cluster, Metrics};
+use crate::{decide, dumping};
+
+/// Field manager of our writes.
+const MANAGER: &str = "pelorus/backup-d";
+/// Keeps the object until what it stands for is gone from the bucket.
+const FINALIZER: &str = "pelorus.dev/dump";
+/// Attempts at one dump.
+const ATTEMPTS: u32 = 3;
+/// Pauses: for what may be there in a moment, and for what a person has to mend.
+const SOON: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_secs(20);
+
+/// Attempts that failed, by uid; losing them costs attempts.
+pub type Attempts = Mutex<HashMap<String, u32>>;
+
+/// What all share.
+pub struct Context {
+    /// Kubernetes.
+    pub client: Client,
+    /// NATS.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Configuration.
+    pub config: Config,
+    /// See [`Attempts`].
+    pub attempts: Attempts,
+}
+
+/// Why nothing can be done about an object now.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A write of ours.
+    #[error(transparent)]
+    Kubernetes(#[from] kube::Error),
+    /// Something that is named.
+    #[error(transparent)]
+    Read(#[from] read::Error),
+    /// The bucket.
+    #[error(transparent)]
+    Store(#[from] archive::store::Error),
+    /// The dump.
+    #[error(transparent)]
+    Dump(#[from] dump::Error),
+}
+
+/// Runs until the token is cancelled. Dumps that are being made are given up then, and made anew by whoever works next.
+pub async fn run(context: Arc<Context>, token: CancellationToken) {
+    let client = context.client.clone();
+    let dumps: Api<MySQLDump> = match context.config.watch_namespace.as_deref() {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let controller = Controller::new(dumps, watcher::Config::default())
+        .with_config(Pace::default().concurrency(context.config.concurrency));
+    let look = |dump: Arc<MySQLDump>, context: Arc<Context>| async move {
+        let (namespace, name) = (dump.namespace().unwrap_or_default(), dump.name_any());
+        let span = info_span!("dump", namespace, cluster = dump.spec.cluster_ref.name, name);
+        Look { dump, context }.run().instrument(span).await
+    };
+    let wait = |dump: Arc<MySQLDump>, error: &Error, _: Arc<Context>| {
+        warn!(%error, namespace = dump.namespace(), name = dump.name_any(), "it is looked at again");
+        Action::requeue(LATER)
+    };
+    let looks = controller.run(look, wait, context).for_each(async |outcome| match outcome {
+        Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
+        Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
+        Err(error) => warn!(%error, "a watch failed and is tried again"),
+    });
+    token.run_until_cancelled(looks).await;
+}
+
+/// One look at one object.
+struct Look {
+    dump: Arc<MySQLDump>,
+    context: Arc<Context>,
+}
+
+/// Where a dump lies.
+struct Place {
+    store: Store,
+    root: Root,
+    cluster: MySQLCluster,
+}
+
+impl Look {
+    async fn run(&self) -> Result<Action, Error> {
+        if self.dump.metadata.deletion_timestamp.is_some() {
+            return self.take_away().await;
+        }
+        let phase = self.dump.status.as_ref().and_then(|status| status.phase);
+        if matches!(phase, Some(DumpPhase::Succeeded | DumpPhase::Failed)) {
+            return Ok(Action::await_change());
+        }
+        self.hold(true).await?;
+        if self.dump.spec.method == BackupMethod::Physical {
+            return self.fail("spec.method Physical is not made yet: ask for a Logical one").await;
+        }
+        let place = match self.place().await {
+            Ok(place) => place,
+            Err(Error::Read(error @ read::Error::Missing(_))) => return self.wait(&error.to_string(), LATER).await,
+            Err(error) => return Err(error),
+        };
+        if let Some(found) = self.cleared(&place).await? {
+            return self.succeed(&found, None).await;
+        }
+        let source = match decide::source(place.cluster.status.as_ref()) {
+            Ok(source) => source.to_owned(),
+            Err(why) => return self.wait(why, SOON).await,
+        };
+        self.make(&place, &source).await
+    }
+
+    /// The first eight letters of the uid: the end of all names of this dump in the bucket.
+    fn mark(&self) -> String {
+        let uid = self.dump.uid().unwrap_or_default();
+        format!("-{}", uid.get(..8).unwrap_or(&uid))
+    }
+
+    async fn place(&self) -> Result<Place, Error> {
+        let namespace = self.dump.namespace().unwrap_or_default();
+        let cluster: MySQLCluster =
+            read::object(&self.context.client, &namespace, &self.dump.spec.cluster_ref.name).await?;
+        let location = Location::resolve(&self.context.client, &namespace, &self.dump.spec.location_ref.name).await?;
+        let root = Root::new(&location.prefix, &namespace, &cluster.name_any(), &cluster.uid().unwrap_or_default());
+        Ok(Place { store: Store::new(&location)?, root, cluster })
+    }
+
+    /// Names that this dump has in the bucket.
+    async fn names(&self, place: &Place) -> Result<Vec<String>, Error> {
+        let mark = self.mark();
+        let all = place.store.folders(&place.root.dumps()).await?;
+        Ok(all.into_iter().filter(|name| name.ends_with(&mark)).collect())
+    }
+
+    /// The manifest, if the dump was made; what attempts that were cut left behind is taken away.
+    async fn cleared(&self, place: &Place) -> Result<Option<Found>, Error> {
+        let mut made = None;
+        for id in self.names(place).await? {
+            match dump::load::manifest(&place.store, &place.root, &id).await? {
+                Some(found) => made = Some(found),
+                None => remove(&place.store, &place.root.dump(&id, "")).await?,
+            }
+        }
+        Ok(made)
+    }
+
+    async fn make(&self, place: &Place, source: &str) -> Result<Action, Error> {
+        let began = common::clock::now();
+        info!(source, "a dump begins");
+        let running = json!({"phase": DumpPhase::Running, "source": source, "startedAt": time(began)});
+        self.say(running.clone()).await?;
+        self.event("backup.started", json!({"dump": self.dump.name_any(), "source": source}));
+        self.context.metrics.running.inc();
+        let making = dumping::Dumping {
+            client: self.context.client.clone(),
+            dump: Arc::clone(&self.dump),
+            source: source.to_owned(),
+            id: format!("{}{}", began.strftime("%Y%m%dT%H%M%SZ"), self.mark()),
+            store: place.store.clone(),
+            root: place.root.clone(),
+            connections: self.context.config.connections,
+        };
+        let made = making.run(|progress| self.say(merged(&running, json!({"progress": progress})))).await;
+        self.context.metrics.running.dec();
+        match made {
+            Ok(found) => self.succeed(&found, Some(began)).await,
+            Err(dumping::Ended::Deleted) => Ok(Action::requeue(Duration::ZERO)),
+            Err(dumping::Ended::Failed(problem)) => {
+                self.context.metrics.failed.get_or_create(&self.labels()).inc();
+                let failures = {
+                    let mut attempts = self.context.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+                    let failures = attempts.entry(self.dump.uid().unwrap_or_default()).or_default();
+                    *failures += 1;
+                    *failures
+                };
+                warn!(source, problem, failures, "a dump failed");
+                if failures < ATTEMPTS {
+                    return self.wait(&format!("{problem}; it is tried again"), SOON).await;
+                }
+                self.fail(&problem).await
+            }
+        }
+    }
+
+    async fn succeed(&self, Found { manifest, blob }: &Found, began: Option<jiff::Timestamp>) -> Result<Action, Error> {
+        let pieces = || manifest.tables.iter().flat_map(|table| &table.pieces);
+        let stored: u64 = pieces().map(|piece| piece.blob.stored).sum();
+        let rows: u64 = pieces().map(|piece| piece.rows).sum();
+        let bytes: u64 = pieces().map(|piece| piece.bytes).sum();
+        let before = self.dump.status.as_ref();
+        let started = before.and_then(|status| status.started_at.as_ref()).map(|at| at.0);
+        let seconds = began.map(|began| common::clock::now().as_second().saturating_sub(began.as_second()).max(0));
+        let mut status = json!({
+            "phase": DumpPhase::Succeeded,
+            "progress": {"rows": rows, "bytes": bytes, "percent": 100},
+            "source": before.and_then(|status| status.source.clone()),
+            "gtid": manifest.gtid.to_string(),
+            "startedAt": began.or(started).map(time),
+            "size": format!("{}Ki", stored.div_ceil(1024)),
+            "manifest": {"key": blob.key, "sha256": blob.sha256},
+        });
+        if let (Some(seconds), Some(fields)) = (seconds, status.as_object_mut()) {
+            fields.insert("duration".to_owned(), json!(format!("{seconds}s")));
+        }
+        self.say(status).await?;
+        let labels = self.labels();
+        self.context.metrics.succeeded.get_or_create(&labels).inc();
+        self.context.metrics.bytes.get_or_create(&labels).inc_by(stored);
+        let taken_at = i64::try_from(manifest.taken_at / 1_000_000).unwrap_or(0);
+        self.context.metrics.taken_at.get_or_create(&labels).set(taken_at);
+        info!(id = manifest.id, rows, bytes, stored, seconds, gtid = %manifest.gtid, "a dump was made");
+        let data =
+            json!({"dump": self.dump.name_any(), "gtid": manifest.gtid.to_string(), "bytes": stored, "rows": rows});
+        self.event("backup.succeeded", data);
+        Ok(Action::await_change())
+    }
+
+    async fn wait(&self, why: &str, pause: Duration) -> Result<Action, Error> {
+        self.say(json!({"phase": DumpPhase::Pending, "problem": why})).await?;
+        Ok(Action::requeue(pause))
+    }
+
+    async fn fail(&self, why: &str) -> Result<Action, Error> {
+        self.say(json!({"phase": DumpPhase::Failed, "problem": why})).await?;
+        self.event("backup.failed", json!({"dump": self.dump.name_any(), "problem": why}));
+        Ok(Action::await_change())
+    }
+
+    /// The object was deleted: what it stands for goes, then the object may.
+    async fn take_away(&self) -> Result<Action, Error> {
+        if !self.dump.finalizers().iter().any(|name| name == FINALIZER) {
+            return Ok(Action::await_change());
+        }
+        let done = match (self.place().await, self.key()) {
+            (Ok(place), _) => {
+                for id in self.names(&place).await? {
+                    remove(&place.store, &place.root.dump(&id, "")).await?;
+                }
+                Ok(())
+            }
+            // The cluster is gone: the dump itself says where it lies.
+            (Err(Error::Read(read::Error::Missing(_))), Some(key)) => self.remove_made(key).await,
+            (Err(error), _) => Err(error),
+        };
+        match done {
+            Ok(()) => info!("a dump was taken out of the bucket"),
+            // Without its location nobody can say where it lies: what is in the bucket stays.
+            Err(Error::Read(error @ read::Error::Missing(_))) => warn!(%error, "its objects stay in the bucket"),
+            Err(error) => return Err(error),
+        }
+        self.hold(false).await?;
+        Ok(Action::await_change())
+    }
+
+    /// Key of the manifest, of a dump that was made.
+    fn key(&self) -> Option<&str> {
+        Some(self.dump.status.as_ref()?.manifest.as_ref()?.key.as_str())
+    }
+
+    async fn remove_made(&self, key: &str) -> Result<(), Error> {
+        let namespace = self.dump.namespace().unwrap_or_default();
+        let location = Location::resolve(&self.context.client, &namespace, &self.dump.spec.location_ref.name).await?;
+        // Whatever the status says: nothing but a dump of this object is taken away.
+        let folder = key.strip_suffix("manifest.json").filter(|folder| folder.ends_with(&format!("{}/", self.mark())));
+        match folder {
+            Some(folder) => remove(&Store::new(&location)?, folder).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the finalizer on, and what a selector finds it by; or takes the finalizer off.
+    async fn hold(&self, wanted: bool) -> Result<(), Error> {
+        let mut finalizers = self.dump.finalizers().to_vec();
+        if finalizers.iter().any(|name| name == FINALIZER) == wanted {
+            return Ok(());
+        }
+        finalizers.retain(|name| name != FINALIZER);
+        if wanted {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        let version = self.dump.resource_version();
+        let mut patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}});
+        if wanted && let Some(metadata) = patch.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+            metadata.insert("labels".to_owned(), json!({LABEL_CLUSTER: self.dump.spec.cluster_ref.name}));
+        }
+        let name = self.dump.name_any();
+        self.api().patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    fn api(&self) -> Api<MySQLDump> {
+        Api::namespaced(self.context.client.clone(), &self.dump.namespace().unwrap_or_default())
+    }
+
+    fn labels(&self) -> Cluster {
+        let namespace = self.dump.namespace().unwrap_or_default();
+        Cluster { namespace, cluster: self.dump.spec.cluster_ref.name.clone() }
+    }
+
+    fn event(&self, kind: &'static str, data: Value) {
+        let Cluster { namespace, cluster } = self.labels();
+        self.context.events.publish(Event { namespace, cluster, kind, data });
+    }
+
+    /// Writes the whole status.
+    async fn say(&self, status: Value) -> Result<(), Error> {
+        let generation = json!({"observedGeneration": self.dump.metadata.generation});
+        let status = merged(&status, generation);
+        let patch = json!({"apiVersion": MySQLDump::api_version(&()), "kind": "MySQLDump", "status": status});
+        let parameters = PatchParams::apply(MANAGER).force();
+        match self.api().patch_status(&self.dump.name_any(), &parameters, &Patch::Apply(&patch)).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            done => Ok(done.map(|_| ())?),
+        }
+    }
+}
+
+/// Everything in a dump's folder; the manifest first, so that what is left is no dump.
+async fn remove(store: &Store, folder: &str) -> Result<(), Error> {
+    store.delete(&format!("{folder}manifest.json")).await?;
+    for object in store.list(folder).await? {
+        store.delete(&object.key).await?;
+    }
+    Ok(())
+}
+
+fn time(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The fields of both.
+fn merged(one: &Value, other: Value) -> Value {
+    let mut all = one.clone();
+    if let (Some(all), Value::Object(other)) = (all.as_object_mut(), other) {
+        all.extend(other);
+    }
+    all
+}
