@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use common::crd::MySQLClusterStatus;
 use common::names;
+use pelorus_dev::fault::Direction;
 use serde_json::json;
 use tests::faults::{CONTAINER, MYSQLD, Undo};
 use tests::ledger::Options;
@@ -182,14 +183,16 @@ async fn f33_two_candidates_that_diverge_are_refused() -> Result<()> {
     .await
 }
 
+/// A statement on a replica that nobody else sees.
+fn quietly(sql: &str) -> String {
+    format!("SET SESSION sql_log_bin=0; SET GLOBAL super_read_only=OFF; {sql}; SET GLOBAL super_read_only=ON")
+}
+
 #[tokio::test]
 async fn f34_a_replica_whose_applier_is_broken_is_not_promoted() -> Result<()> {
     row("F34", async |trial| {
         let [broken, good] = trial.replicas.as_slice() else { anyhow::bail!("two replicas were expected") };
         let (broken, good) = (broken.clone(), good.clone());
-        let quietly = |sql: &str| {
-            format!("SET SESSION sql_log_bin=0; SET GLOBAL super_read_only=OFF; {sql}; SET GLOBAL super_read_only=ON")
-        };
         trial.shop.local_sql(&broken, &quietly("CREATE USER 'clash'@'%' ACCOUNT LOCK")).await?;
         trial.shop.write(&["CREATE USER 'clash'@'%' ACCOUNT LOCK"]).await?;
         trial.step(&format!("{broken} receives everything and applies nothing more"));
@@ -209,6 +212,31 @@ async fn f34_a_replica_whose_applier_is_broken_is_not_promoted() -> Result<()> {
         trial.mended(&format!("{broken} can apply again"));
         trial.whole().await?;
         Ok(Expect::changes_within(0..=1))
+    })
+    .await
+}
+
+/// The good replica hears nothing more, so that the broken one alone acknowledges: nobody can be promoted but who acknowledged.
+#[tokio::test]
+async fn f34_where_a_broken_replica_alone_holds_everything_the_old_primary_is_started() -> Result<()> {
+    row("F34", async |trial| {
+        let [broken, good] = trial.replicas.as_slice() else { anyhow::bail!("two replicas were expected") };
+        let (broken, good, old) = (broken.clone(), good.clone(), trial.primary.clone());
+        trial.shop.local_sql(&broken, &quietly("CREATE USER 'clash'@'%' ACCOUNT LOCK")).await?;
+        let (of_good, of_old) = (trial.faults.party(&good), trial.faults.party(&old));
+        trial.faults.lose(of_good, of_old, Direction::Both, 100).await?;
+        trial.shop.write(&["CREATE USER 'clash'@'%' ACCOUNT LOCK"]).await?;
+        trial.written(50).await.context("the broken replica acknowledges what it cannot apply")?;
+        trial.kill(&old, MYSQLD).await?;
+        trial.heal().await?;
+        let over = |status: &MySQLClusterStatus| status.epoch() > 1 && status.operation.is_none();
+        let primary = trial.shop.wait_status("the end of the failover", SOON, over).await?.primary;
+        ensure!(primary.as_ref() == Some(&old), "{primary:?} cannot hold everything, {old} does");
+        trial.written_within(50, SOON).await?;
+        trial.shop.local_sql(&broken, &quietly("DROP USER 'clash'@'%'")).await?;
+        trial.mended(&format!("{broken} can apply again"));
+        trial.whole().await?;
+        Ok(Expect::unchanged())
     })
     .await
 }
