@@ -33,7 +33,7 @@ use crate::metrics::{Cluster, Metrics};
 use crate::{decide, dumping};
 
 /// Field manager of our writes.
-const MANAGER: &str = "pelorus/backup-d";
+pub const MANAGER: &str = "pelorus/backup-d";
 /// Keeps the object until what it stands for is gone from the bucket.
 const FINALIZER: &str = "pelorus.dev/dump";
 /// Attempts at one dump.
@@ -120,8 +120,7 @@ impl Look {
         if self.dump.metadata.deletion_timestamp.is_some() {
             return self.take_away().await;
         }
-        let phase = self.dump.status.as_ref().and_then(|status| status.phase);
-        if matches!(phase, Some(DumpPhase::Succeeded | DumpPhase::Failed)) {
+        if is_over(&self.dump) {
             return Ok(Action::await_change());
         }
         self.hold(true).await?;
@@ -346,6 +345,12 @@ impl Look {
             done => Ok(done.map(|_| ())?),
         }
     }
+}
+
+/// Whether it was made, or given up.
+pub fn is_over(dump: &MySQLDump) -> bool {
+    let phase = dump.status.as_ref().and_then(|status| status.phase);
+    matches!(phase, Some(DumpPhase::Succeeded | DumpPhase::Failed))
 }
 
 /// Everything in a dump's folder; the manifest first, so that what is left is no dump.

@@ -5,6 +5,8 @@ mod controller;
 mod decide;
 mod dumping;
 mod metrics;
+mod schedule;
+mod scheduling;
 
 use std::sync::Arc;
 
@@ -35,5 +37,9 @@ async fn main() -> anyhow::Result<()> {
         config,
         attempts: controller::Attempts::default(),
     });
-    daemon::Controller { http_port, registry, lease, leader }.run(|token| controller::run(context, token)).await
+    daemon::Controller { http_port, registry, lease, leader }
+        .run(|token| async move {
+            tokio::join!(controller::run(Arc::clone(&context), token.clone()), scheduling::run(context, token));
+        })
+        .await
 }

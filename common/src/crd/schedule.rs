@@ -115,7 +115,7 @@ pub struct MySQLBackupScheduleStatus {
     /// The generation of the spec that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The time of the last backup that was asked for.
+    /// The newest time of the schedule that has come: a backup was asked for, or left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scheduled_at: Option<Time>,
     /// When the last backup that succeeded ended.

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use common::crd::{DumpPhase, MySQLBinlog, MySQLClusterStatus, MySQLDump};
+use common::crd::{
+    DumpPhase, MySQLBackupSchedule, MySQLBackupScheduleStatus, MySQLBinlog, MySQLClusterStatus, MySQLDump,
+};
 use common::gtid::GtidSet;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tests::bucket::Bucket;
 use tests::cluster::READY;
@@ -275,6 +277,52 @@ async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result
         })
         .await?;
         ensure!(!folder(&bucket, &key).exists(), "{key} is still there");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_schedule_asks_for_dumps_until_it_is_suspended() -> Result<()> {
+    run("schedule", async |scene| {
+        let _bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
+        let shop = scene.create("shop", spec::small(1)).await?;
+        let schedules = shop.api::<MySQLBackupSchedule>();
+        let ask = async |name: &str, pattern: &str| -> Result<()> {
+            let schedule: MySQLBackupSchedule = serde_json::from_value(json!({
+                "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLBackupSchedule", "metadata": {"name": name},
+                "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}, "schedule": pattern,
+                         "timeZone": "Asia/Seoul"},
+            }))?;
+            schedules.create(&PostParams::default(), &schedule).await?;
+            Ok(())
+        };
+        let until_status = async |name: &str, what: &str, wanted: &dyn Fn(&MySQLBackupScheduleStatus) -> bool| {
+            until(what, READY, async || {
+                let status = schedules.get(name).await?.status.unwrap_or_default();
+                Ok(if wanted(&status) { Look::Done(status) } else { Look::Not(format!("{status:?}")) })
+            })
+            .await
+        };
+        ask("each-minute", "* * * * *").await?;
+        ask("wrong", "99 * * * *").await?;
+        let refused =
+            |status: &MySQLBackupScheduleStatus| status.conditions.iter().any(|it| it.reason == "ScheduleInvalid");
+        let wrong = until_status("wrong", "the refusal", &refused).await?;
+        ensure!(wrong.conditions.iter().any(|it| it.message.contains("spec.schedule")), "{wrong:?}");
+        let made = until_status("each-minute", "a dump to be made", &|status| status.last_success_at.is_some()).await?;
+        scene.step(&format!("{:?} for {:?}, the next at {:?}", made.last_dump, made.last_scheduled_at, made.next_at));
+        let dump: MySQLDump = shop.api().get(made.last_dump.as_deref().context("no dump is named")?).await?;
+        ensure!(dump.labels().get("pelorus.dev/schedule").is_some_and(|name| name == "each-minute"), "{dump:?}");
+        ensure!(made.next_at > made.last_scheduled_at, "{made:?}");
+        let suspended = json!({"spec": {"suspend": true}});
+        schedules.patch("each-minute", &PatchParams::default(), &Patch::Merge(&suspended)).await?;
+        let stopped = |status: &MySQLBackupScheduleStatus| status.conditions.iter().any(|it| it.reason == "Suspended");
+        until_status("each-minute", "it to be suspended", &stopped).await?;
+        // Backups stay when their schedule goes.
+        schedules.delete("each-minute", &DeleteParams::default()).await?;
+        let name = dump.name_any();
+        ensure!(shop.find::<MySQLDump>(&name).await?.is_some(), "{name} is gone");
         Ok(())
     })
     .await

@@ -1,0 +1,241 @@
+//! The life of each MySQLBackupSchedule: makes MySQLDump objects when they are due, and deletes those that may go.
+//!
+//! A dump is named after its schedule and the time that it is for, so a scheduler that dies between making it and saying so makes no
+//! second one. One dump of a schedule at a time. NATS is not needed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::conditions::Finding;
+use common::crd::{ClusterRef, DumpPhase, MySQLBackupSchedule, MySQLDump, MySQLDumpSpec};
+use common::names::LABEL_CLUSTER;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::controller::{Action, Controller, Error as RunError};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::controller::{Context, Error, MANAGER, is_over};
+use crate::schedule::{Ended, Schedule, may_go};
+
+/// Label of a dump with the name of the schedule that made it.
+const LABEL_SCHEDULE: &str = "pelorus.dev/schedule";
+/// Our condition.
+const READY: &str = "Ready";
+/// Longest pause between two looks: retention goes by the clock.
+const PACE: Duration = Duration::from_secs(60);
+/// Pause after what failed.
+const LATER: Duration = Duration::from_secs(20);
+
+/// Runs until the token is cancelled.
+pub async fn run(context: Arc<Context>, token: CancellationToken) {
+    let schedules: Api<MySQLBackupSchedule> = everywhere(&context.client, context.config.watch_namespace.as_deref());
+    let dumps: Api<MySQLDump> = everywhere(&context.client, context.config.watch_namespace.as_deref());
+    // A dump that is over frees its schedule for the next.
+    let owner = |dump: MySQLDump| {
+        let name = dump.labels().get(LABEL_SCHEDULE)?.clone();
+        Some(ObjectRef::<MySQLBackupSchedule>::new(&name).within(&dump.namespace()?))
+    };
+    let controller = Controller::new(schedules, watcher::Config::default()).watches(
+        dumps,
+        watcher::Config::default().labels(LABEL_SCHEDULE),
+        owner,
+    );
+    let look = |schedule: Arc<MySQLBackupSchedule>, context: Arc<Context>| async move {
+        let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
+        let span = info_span!("schedule", namespace, cluster = schedule.spec.cluster_ref.name, name);
+        Look { schedule, context }.run().instrument(span).await
+    };
+    let wait = |schedule: Arc<MySQLBackupSchedule>, error: &Error, _: Arc<Context>| {
+        warn!(%error, namespace = schedule.namespace(), schedule = schedule.name_any(), "it is looked at again");
+        Action::requeue(LATER)
+    };
+    let looks = controller.run(look, wait, context).for_each(async |outcome| match outcome {
+        Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
+        Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
+        Err(error) => warn!(%error, "a watch failed and is tried again"),
+    });
+    token.run_until_cancelled(looks).await;
+}
+
+fn everywhere<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+}
+
+/// One look at one schedule.
+struct Look {
+    schedule: Arc<MySQLBackupSchedule>,
+    context: Arc<Context>,
+}
+
+impl Look {
+    async fn run(&self) -> Result<Action, Error> {
+        if self.schedule.metadata.deletion_timestamp.is_some() {
+            return Ok(Action::await_change());
+        }
+        let spec = &self.schedule.spec;
+        let now = common::clock::now();
+        let dumps = self.dumps().await?;
+        let before = self.schedule.status.clone().unwrap_or_default();
+        let last_success = dumps.iter().filter(|dump| is_made(dump)).filter_map(ended_at).max();
+        let mut status = json!({
+            "observedGeneration": self.schedule.metadata.generation,
+            "lastScheduledAt": before.last_scheduled_at,
+            "lastSuccessAt": last_success.map(|at| Time(seconds(at))),
+            "lastDump": before.last_dump,
+            "missed": before.missed,
+        });
+        let (finding, pause) = match Schedule::new(&spec.schedule, &spec.time_zone, spec.starting_deadline.into()) {
+            Err(problem) => (Finding::bad(READY, "ScheduleInvalid", problem), None),
+            Ok(_) if spec.suspend => (Finding::bad(READY, "Suspended", "spec.suspend is true"), Some(PACE)),
+            Ok(schedule) => {
+                let made_at = self.schedule.creation_timestamp().map_or(now, |at| at.0);
+                let last = before.last_scheduled_at.as_ref().map_or(made_at, |at| at.0);
+                let due = schedule.due(last, now);
+                let running = dumps.iter().find(|dump| !is_over(dump));
+                let fields = status.as_object_mut();
+                if let (Some(fields), Some(next)) = (fields, due.next) {
+                    fields.insert("nextAt".to_owned(), json!(Time(seconds(next))));
+                }
+                match (due.at, running) {
+                    (Some(_), Some(running)) => {
+                        let why = format!("{} is not over yet; the next one waits for it", running.name_any());
+                        (Finding::good(READY, "Running", why), Some(LATER))
+                    }
+                    (at, _) => {
+                        let name = match at {
+                            Some(at) => Some(self.make(at).await?),
+                            None => None,
+                        };
+                        if let (Some(fields), Some(passed)) = (status.as_object_mut(), due.passed) {
+                            info!(dump = name, missed = due.missed, "a dump is due, or was left out");
+                            fields.insert("lastScheduledAt".to_owned(), json!(Time(seconds(passed))));
+                            fields.insert("missed".to_owned(), json!(before.missed.unwrap_or(0) + due.missed));
+                            if let Some(name) = name {
+                                fields.insert("lastDump".to_owned(), json!(name));
+                            }
+                        }
+                        let next = due.next.map(|next| next.duration_since(now));
+                        let next = next.and_then(|pause| Duration::try_from(pause).ok());
+                        (Finding::good(READY, "Scheduled", ""), Some(next.unwrap_or(PACE).min(PACE)))
+                    }
+                }
+            }
+        };
+        self.clear(&dumps, now).await?;
+        self.say(status, &finding, now).await?;
+        Ok(pause.map_or_else(Action::await_change, |pause| Action::requeue(pause.max(Duration::from_secs(1)))))
+    }
+
+    fn api(&self) -> Api<MySQLDump> {
+        Api::namespaced(self.context.client.clone(), &self.schedule.namespace().unwrap_or_default())
+    }
+
+    /// The dumps of this schedule.
+    async fn dumps(&self) -> Result<Vec<MySQLDump>, Error> {
+        let ours = ListParams::default().labels(&format!("{LABEL_SCHEDULE}={}", self.schedule.name_any()));
+        Ok(self.api().list(&ours).await?.items)
+    }
+
+    /// Asks for the dump of a time; its name.
+    async fn make(&self, at: Timestamp) -> Result<String, Error> {
+        let spec = &self.schedule.spec;
+        let name = format!("{}-{}", self.schedule.name_any(), at.strftime("%Y%m%d%H%M"));
+        let mut dump = MySQLDump::new(
+            &name,
+            MySQLDumpSpec {
+                cluster_ref: ClusterRef { name: spec.cluster_ref.name.clone() },
+                location_ref: spec.location_ref.clone(),
+                method: spec.method,
+                schemas: Vec::new(),
+                exclude_tables: Vec::new(),
+            },
+        );
+        // No owner: a schedule that is deleted takes no backups along.
+        let labels = [(LABEL_SCHEDULE, self.schedule.name_any()), (LABEL_CLUSTER, spec.cluster_ref.name.clone())];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value));
+        dump.metadata.labels = Some(BTreeMap::from(labels));
+        match self.api().create(&PostParams::default(), &dump).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(name),
+            done => done.map(|_| name).map_err(Error::from),
+        }
+    }
+
+    /// Deletes the dumps that may go. Their objects in the bucket go with them.
+    async fn clear(&self, dumps: &[MySQLDump], now: Timestamp) -> Result<(), Error> {
+        let ended = dumps.iter().filter(|dump| is_over(dump) && dump.metadata.deletion_timestamp.is_none());
+        let ended: Vec<Ended> = ended
+            .filter_map(|dump| Some(Ended { name: dump.name_any(), at: asked_at(dump)?, made: is_made(dump) }))
+            .collect();
+        for name in may_go(&ended, &self.schedule.spec.retention, now) {
+            info!(dump = name, "it is older than the schedule keeps dumps");
+            match self.api().delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                done => drop(done?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the status, if it differs.
+    async fn say(&self, mut status: serde_json::Value, finding: &Finding, now: Timestamp) -> Result<(), Error> {
+        let before = self.schedule.status.clone().unwrap_or_default();
+        let had = before.conditions.iter().find(|condition| condition.type_ == READY);
+        let word = if finding.holds { "True" } else { "False" };
+        let since = had.filter(|had| had.status == word).map(|had| had.last_transition_time.clone());
+        let condition = Condition {
+            type_: READY.to_owned(),
+            status: word.to_owned(),
+            reason: finding.reason.to_owned(),
+            message: finding.message.clone(),
+            observed_generation: self.schedule.metadata.generation,
+            last_transition_time: since.unwrap_or(Time(seconds(now))),
+        };
+        if let Some(fields) = status.as_object_mut() {
+            fields.insert("conditions".to_owned(), json!([condition]));
+            fields.retain(|_, value| !value.is_null());
+        }
+        if json!(before) == status {
+            return Ok(());
+        }
+        let api: Api<MySQLBackupSchedule> =
+            Api::namespaced(self.context.client.clone(), &self.schedule.namespace().unwrap_or_default());
+        let version = MySQLBackupSchedule::api_version(&());
+        let patch = json!({"apiVersion": version, "kind": "MySQLBackupSchedule", "status": status});
+        let parameters = PatchParams::apply(MANAGER).force();
+        match api.patch_status(&self.schedule.name_any(), &parameters, &Patch::Apply(&patch)).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            done => Ok(done.map(|_| ())?),
+        }
+    }
+}
+
+fn is_made(dump: &MySQLDump) -> bool {
+    dump.status.as_ref().is_some_and(|status| status.phase == Some(DumpPhase::Succeeded))
+}
+
+/// When it was over.
+fn ended_at(dump: &MySQLDump) -> Option<Timestamp> {
+    let status = dump.status.as_ref()?;
+    let took = status.duration.map_or(Duration::ZERO, Duration::from);
+    status.started_at.as_ref().and_then(|at| at.0.checked_add(took).ok()).or_else(|| asked_at(dump))
+}
+
+fn asked_at(dump: &MySQLDump) -> Option<Timestamp> {
+    dump.creation_timestamp().map(|at| at.0)
+}
+
+/// As the API server keeps times.
+fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
