@@ -17,7 +17,7 @@ RUNS ?= 20
 SEED ?= 1
 MINUTES ?= 20
 
-.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-faults test-long bench bench-failover chaos noise generate generate-check fmt lint clean
+.PHONY: help deps cluster cluster-down images install demo test test-unit test-e2e test-faults test-long bench bench-failover bench-archive chaos noise generate generate-check fmt lint clean
 
 help: ## This list.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -70,6 +70,9 @@ bench: install ## Measure, print tables, write target/bench/*.json.
 bench-failover: install ## From a fault to the first acknowledged write; RUNS=20, FAULTS=kill,place,pod,stop,cut,off,switch.
 	$(DEVCLUSTER) heal
 	RUNS=$(RUNS) FAULTS=$(FAULTS) cargo run --quiet --release -p tests --bin bench_failover
+
+bench-archive: deps ## Dumps, loads and replays beside mysqldump and mysqlbinlog; needs no cluster; GB=1, RUNS=3.
+	GB=$(GB) cargo run --quiet --release -p tests --bin bench_archive
 
 chaos: install ## A random walk over all faults with the write ledger; SEED=1, MINUTES=20.
 	$(DEVCLUSTER) heal
