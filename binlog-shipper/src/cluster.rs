@@ -58,6 +58,8 @@ const PROVEN_AGAIN: i64 = 60;
 const LATE: Duration = Duration::from_secs(10);
 /// A bucket that takes nothing for so long may have another address or other keys by now: they are read again.
 const RENEW: Duration = Duration::from_secs(60);
+/// Pace of looking for a dump where nothing is restorable without one.
+const DUMPS: Duration = Duration::from_secs(60);
 /// Pace of purging binlogs that the servers need no more. They stay for an hour at least, so this is often enough.
 const PURGE: Duration = Duration::from_secs(300);
 /// Deadline of one call to the API server.
@@ -214,7 +216,7 @@ impl Loop {
         };
         let shared = Mutex::new(Shared {
             records: Records::new(origin, &held),
-            window: Window::new(&held),
+            window: Window::new(&held, &connect::dumps(&store, &root).await?),
             horizon: Horizon::new(&held),
             progress: Progress::default(),
         });
@@ -237,7 +239,7 @@ impl Loop {
         tokio::select! {
             ended = &mut shipping => Ok(ended?),
             problem = self.report(&shared, &cluster, stream.flush_every, primary) => Err(Ended::Bucket(problem)),
-            () = self.prove(&shared, &mut server.session) => Ok(()),
+            () = self.prove(&shared, &mut server.session, &stream) => Ok(()),
             () = self.purge(&shared, &cluster, archive.binlog.keep.into()) => Ok(()),
         }
     }
@@ -268,8 +270,14 @@ impl Loop {
 
     /// Asks the primary, at a pace, what it has executed of what is in the archive. Never ends: the stream knows first when
     /// there is nobody to ask.
-    async fn prove(&self, shared: &Mutex<Shared>, session: &mut Session) {
+    async fn prove(&self, shared: &Mutex<Shared>, session: &mut Session, stream: &Stream) {
+        let mut looked = Instant::now();
         loop {
+            let needs_dump = shared.lock().unwrap_or_else(PoisonError::into_inner).window.needs_dump();
+            if needs_dump && looked.elapsed() > DUMPS {
+                looked = Instant::now();
+                self.look_for_dumps(shared, stream).await;
+            }
             match connect::executed(session).await {
                 Ok(executed) => {
                     let proven = shared.lock().unwrap_or_else(PoisonError::into_inner).window.proven(&executed);
@@ -282,6 +290,27 @@ impl Loop {
                 }
             }
             sleep(RECORDS).await;
+        }
+    }
+
+    /// The window anew, from all that is in the bucket by now. What is shipped meanwhile is in the next.
+    async fn look_for_dumps(&self, shared: &Mutex<Shared>, stream: &Stream) {
+        let looked = async {
+            let dumps = connect::dumps(&stream.store, &stream.root).await?;
+            if dumps.is_empty() {
+                return Ok(None);
+            }
+            let held = catalogue::read(&stream.store, &stream.root).await?;
+            Ok::<_, connect::Error>(Some(Window::new(&held, &dumps)))
+        };
+        match looked.await {
+            Ok(Some(window)) if !window.needs_dump() => {
+                info!("a dump makes the cluster restorable again");
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                shared.window = window.and_behind(&shared.window);
+            }
+            Ok(_) => {}
+            Err(error) => debug!(%error, "whether there is a dump is not known"),
         }
     }
 

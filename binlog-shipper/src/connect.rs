@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use archive::Store;
 use archive::catalogue;
+use archive::{Root, Store};
 use binlog_shipper::source::Source;
 use common::access::Access;
 use common::gtid::{GtidSet, ParseError};
@@ -12,8 +12,11 @@ use common::location::Location;
 use common::mysql::{self, Credentials, Session};
 use common::names::{self, account};
 use common::{read, tls};
+use dump::manifest::Found;
 use kube::Client;
 use uuid::Uuid;
+
+use crate::window::Dump;
 
 /// Deadline of a login, and of one question.
 const ASK: Duration = Duration::from_secs(5);
@@ -30,6 +33,9 @@ pub enum Error {
     /// What is in the bucket.
     #[error(transparent)]
     Archive(#[from] catalogue::Error),
+    /// A dump in it.
+    #[error(transparent)]
+    Dump(#[from] dump::Error),
     /// The primary.
     #[error(transparent)]
     MySql(#[from] mysql::Error),
@@ -48,7 +54,7 @@ impl Error {
             Self::Read(read::Error::Kubernetes { .. }) => "KubernetesUnreachable",
             Self::Read(read::Error::Missing(_)) => "LocationIncomplete",
             Self::Store(_) | Self::Archive(catalogue::Error::Store(_)) => "BucketUnreachable",
-            Self::Archive(_) => "ArchiveUnreadable",
+            Self::Archive(_) | Self::Dump(_) => "ArchiveUnreadable",
             Self::MySql(_) | Self::Tls(_) | Self::Answer(..) => "PrimaryUnreachable",
         }
     }
@@ -61,6 +67,20 @@ impl Error {
 pub async fn bucket(client: &Client, namespace: &str, location: &str) -> Result<(Store, String), Error> {
     let location = Location::resolve(client, namespace, location).await?;
     Ok((Store::new(&location)?, location.prefix))
+}
+
+/// The dumps of an archive, in the order of time.
+///
+/// # Errors
+/// The bucket's; a manifest that cannot be understood.
+pub async fn dumps(store: &Store, root: &Root) -> Result<Vec<Dump>, Error> {
+    let mut dumps = Vec::new();
+    for id in store.folders(&root.dumps()).await? {
+        if let Some(Found { manifest, .. }) = dump::load::manifest(store, root, &id).await? {
+            dumps.push(Dump { gtid: manifest.gtid, taken_at: manifest.taken_at });
+        }
+    }
+    Ok(dumps)
 }
 
 /// A primary, as it was when it was asked.

@@ -1,6 +1,6 @@
 //! What can be restored of a cluster: shipped, executed by the present primary, and without a gap from the beginning (invariant 7).
 //!
-//! Pure. As long as there are no dumps, the beginning is an empty server.
+//! Pure. The beginning is an empty server, or where the archive does not go back to that the oldest dump from which on nothing is missing.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,12 @@ pub struct Window {
     unproven: VecDeque<(GtidSet, u64)>,
     /// Something is missing: nothing after it can be restored without a dump.
     has_gap: bool,
+    /// What was shipped last since then, for a window that is read anew meanwhile.
+    behind: VecDeque<Segment>,
 }
+
+/// Segments that are kept of those behind a gap: many more than are shipped while the archive is read.
+const BEHIND: usize = 2000;
 
 /// A window that is proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,22 +41,54 @@ pub struct Proven {
     pub to: u64,
 }
 
+/// A dump of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    /// What it holds.
+    pub gtid: GtidSet,
+    /// When it was taken, microseconds since 1970.
+    pub taken_at: u64,
+}
+
 impl Window {
-    /// Of what the archive holds.
-    pub fn new(held: &[Held]) -> Self {
-        let Reach { gtid, gap, .. } = reach(&GtidSet::default(), held);
-        let mut window = Self { gtid, has_gap: !gap.is_empty(), ..Self::default() };
+    /// Of what the archive holds. Dumps are in the order of time.
+    pub fn new(held: &[Held], dumps: &[Dump]) -> Self {
+        let nothing = Dump { gtid: GtidSet::default(), taken_at: 0 };
+        let whole = |base: &&Dump| reach(&base.gtid, held).gap.is_empty();
+        let Some(base) = std::iter::once(&nothing).chain(dumps).find(whole) else {
+            return Self { has_gap: true, ..Self::default() };
+        };
+        let Reach { gtid, .. } = reach(&base.gtid, held);
+        let mut window = Self { gtid, from: base.taken_at, ..Self::default() };
         for part in held.iter().flat_map(|file| &file.segments).filter(|part| part.gtid.is_subset(&window.gtid)) {
-            window.from = earlier(window.from, part.first_commit);
+            if base.taken_at == 0 {
+                window.from = earlier(window.from, part.first_commit);
+            }
             window.unproven.push_back((part.gtid.clone(), part.last_commit));
         }
         window
+    }
+
+    /// The same with what was shipped behind the gap of another since its archive was read.
+    #[must_use]
+    pub fn and_behind(mut self, other: &Self) -> Self {
+        other.behind.iter().for_each(|segment| self.shipped(segment));
+        self
+    }
+
+    /// Whether only a newer dump can make something restorable again.
+    pub fn needs_dump(&self) -> bool {
+        self.has_gap
     }
 
     /// A segment is in the archive.
     pub fn shipped(&mut self, segment: &Segment) {
         if self.has_gap || !segment.basis.is_subset(&self.gtid) {
             self.has_gap = true;
+            self.behind.push_back(segment.clone());
+            if self.behind.len() > BEHIND {
+                self.behind.pop_front();
+            }
             return;
         }
         self.gtid.extend_with(&segment.gtid);
@@ -80,7 +117,7 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use archive::{BinlogFile, SegmentKey};
 
@@ -108,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_window_is_what_was_shipped_and_executed() {
-        let mut window = Window::new(&[]);
+        let mut window = Window::new(&[], &[]);
         assert_eq!(window.proven(&set("1-9")), None);
         window.shipped(&segment("", "1-3", (10, 30)));
         window.shipped(&segment("1-3", "4-5", (40, 50)));
@@ -121,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_lost_an_election_is_not_in_it() {
-        let mut window = Window::new(&[]);
+        let mut window = Window::new(&[], &[]);
         window.shipped(&segment("", "1-3", (10, 30)));
         window.shipped(&segment("1-3", "4-5", (40, 50)));
         window.shipped(&segment("1-3", "6", (60, 60)));
@@ -131,9 +168,35 @@ mod tests {
 
     #[test]
     fn there_is_none_behind_a_gap() {
-        let mut window = Window::new(&[]);
+        let mut window = Window::new(&[], &[]);
         window.shipped(&segment("", "1-3", (10, 30)));
         window.shipped(&segment("1-4", "5", (50, 50)));
         assert_eq!(window.proven(&set("1-5")), None);
+    }
+
+    #[test]
+    fn a_dump_begins_a_window_where_the_archive_does_not() {
+        let file = |segments: Vec<Segment>| Held {
+            file: segments[0].key.file.clone(),
+            complete: false,
+            segments: segments.iter().map(archive::catalogue::Part::of).collect(),
+        };
+        let held = [file(vec![segment("1-9", "10-12", (100, 120)), segment("1-12", "13", (130, 130))])];
+        assert!(Window::new(&held, &[]).needs_dump());
+        let dump = |gtid: &str, taken_at| Dump { gtid: set(gtid), taken_at };
+        assert!(Window::new(&held, &[dump("1-8", 85)]).needs_dump(), "9 is nowhere");
+        let dumps = [dump("1-8", 85), dump("1-11", 115), dump("1-13", 135)];
+        let mut window = Window::new(&held, &dumps);
+        let proven = window.proven(&set("1-20")).unwrap();
+        assert_eq!(proven, Proven { gtid: set("1-13"), from: 115, to: 130 });
+        window.shipped(&segment("1-13", "14", (140, 140)));
+        assert_eq!(window.proven(&set("1-20")).unwrap().to, 140);
+        // What was shipped while the archive was read is in it as well.
+        let mut without = Window::new(&held, &[]);
+        for (basis, gtid) in [("1-12", "13"), ("1-13", "14"), ("1-14", "15")] {
+            without.shipped(&segment(basis, gtid, (150, 150)));
+        }
+        let mut window = Window::new(&held, &dumps).and_behind(&without);
+        assert_eq!(window.proven(&set("1-20")).unwrap().gtid, set("1-15"));
     }
 }
