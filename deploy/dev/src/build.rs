@@ -271,6 +271,7 @@ pub(crate) fn image_inputs(what: &str) -> Inputs {
     let inputs = match what {
         "mysql" => mysql_inputs(),
         "pause" => Inputs::default().with("pause.c", include_str!("../pause.c")),
+        "s3" => module_inputs(&S3_MODULE),
         _ => module_inputs(&TOOLS_MODULE),
     };
     inputs.with("image", what)

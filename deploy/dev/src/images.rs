@@ -69,7 +69,7 @@ fn basic(paths: &Paths, artifacts: &Artifacts) -> Result<Vec<Archive>> {
     ])
 }
 
-/// NATS, and MySQL in two images that differ by a label.
+/// NATS, an S3 server, and MySQL in two images that differ by a label.
 fn servers(paths: &Paths, artifacts: &Artifacts) -> Result<Vec<Archive>> {
     let image = |reference: &str, layers| Image {
         refs: vec![reference.into()],
@@ -83,6 +83,7 @@ fn servers(paths: &Paths, artifacts: &Artifacts) -> Result<Vec<Archive>> {
     let images = [image("localhost/mysql:9.7", vec![root()]), image("localhost/mysql:9.7-b", vec![root(), label])];
     Ok(vec![
         program(&paths.cache, "nats", "localhost/nats:dev", &artifacts.tools.join("nats-server"))?,
+        program(&paths.cache, "s3", "localhost/s3:dev", &artifacts.s3.join("versitygw"))?,
         archive(&paths.cache, "mysql", &key, "localhost/mysql:9.7".into(), &images)?,
     ])
 }
