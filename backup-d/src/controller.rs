@@ -187,7 +187,7 @@ impl Look {
             client: self.context.client.clone(),
             dump: Arc::clone(&self.dump),
             source: source.to_owned(),
-            id: format!("{}{}", began.strftime("%Y%m%dT%H%M%SZ"), self.mark()),
+            id: dump::make::id(began, self.mark().trim_start_matches('-')),
             store: place.store.clone(),
             root: place.root.clone(),
             connections: self.context.config.connections,

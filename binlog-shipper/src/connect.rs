@@ -69,14 +69,16 @@ pub async fn bucket(client: &Client, namespace: &str, location: &str) -> Result<
     Ok((Store::new(&location)?, location.prefix))
 }
 
-/// The dumps of an archive, in the order of time.
+/// The dumps of an archive that a restore can begin with, in the order of time.
 ///
 /// # Errors
 /// The bucket's; a manifest that cannot be understood.
 pub async fn dumps(store: &Store, root: &Root) -> Result<Vec<Dump>, Error> {
     let mut dumps = Vec::new();
     for id in store.folders(&root.dumps()).await? {
-        if let Some(Found { manifest, .. }) = dump::load::manifest(store, root, &id).await? {
+        if let Some(Found { manifest, .. }) = dump::load::manifest(store, root, &id).await?
+            && manifest.whole
+        {
             dumps.push(Dump { gtid: manifest.gtid, taken_at: manifest.taken_at });
         }
     }

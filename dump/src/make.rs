@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes};
 use common::mysql::wire::Connection;
 use common::mysql::{Credentials, Endpoint};
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -107,6 +108,7 @@ pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Fo
         server,
         server_version: version,
         gtid,
+        whole: order.selection == Selection::default(),
         taken_at,
         schema: put_statements(order, id, "schema.jsonl.zst", &statements).await?,
         accounts: put_statements(order, id, "accounts.jsonl.zst", &accounts).await?,
@@ -121,8 +123,12 @@ pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Fo
 /// A name for a dump that begins now: in the order of time.
 pub fn new_id() -> String {
     let random = Uuid::new_v4().simple().to_string();
-    let now = common::clock::now();
-    format!("{}-{}", now.strftime("%Y%m%dT%H%M%SZ"), random.get(..8).unwrap_or_default())
+    id(common::clock::now(), random.get(..8).unwrap_or_default())
+}
+
+/// The name of a dump that begins at a moment, with what it is known by.
+pub fn id(began: Timestamp, mark: &str) -> String {
+    format!("{}-{mark}", began.strftime("%Y%m%dT%H%M%S%3fZ"))
 }
 
 /// All pieces, the biggest last.

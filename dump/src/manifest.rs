@@ -26,8 +26,10 @@ pub struct Manifest {
     pub server: String,
     /// Its version.
     pub server_version: String,
-    /// What the dump holds, exactly.
+    /// What the dump holds, exactly; of some schemas or without some tables: the moment that it is of.
     pub gtid: GtidSet,
+    /// Everything is in it: a restore can begin with it.
+    pub whole: bool,
     /// When the snapshot was taken, microseconds since 1970 by the server's clock.
     pub taken_at: u64,
     /// Definitions of schemas, tables, views, routines, triggers and events.

@@ -59,6 +59,11 @@ async fn ship(scene: &Scene, s3: &S3, uid: &str) {
 
 /// Dumps instance 0, with the account for that.
 async fn dump(scene: &Scene, s3: &S3, uid: &str) -> dump::Manifest {
+    dump_of(scene, s3, uid, dump::schema::Selection::default()).await
+}
+
+/// The same of a part of it.
+async fn dump_of(scene: &Scene, s3: &S3, uid: &str, selection: dump::schema::Selection) -> dump::Manifest {
     let store = Store::new(&serde_json::from_str(&s3.location("prod")).unwrap()).unwrap();
     let endpoint = Endpoint::Tcp {
         host: scene.address(0).to_string(),
@@ -69,7 +74,7 @@ async fn dump(scene: &Scene, s3: &S3, uid: &str) -> dump::Manifest {
         endpoint: &endpoint,
         credentials: &Credentials::new(account::BACKUP, Password::new(scene.password(account::BACKUP))),
         connections: 3,
-        selection: dump::schema::Selection::default(),
+        selection,
         store: &store,
         root: &Root::new("prod", "test", "db", uid),
     };
@@ -233,6 +238,10 @@ async fn a_restore_begins_with_the_newest_dump_within_its_target() {
     let then = executed(&scene, 0).await;
     let wanted = value(&mut admin, CONTENT).await;
     let second = dump(&scene, &s3, "uid").await;
+    // The newest of all, and of no use to begin with.
+    let without = vec![("t".to_owned(), "rows".to_owned())];
+    let some = dump::schema::Selection { without, ..dump::schema::Selection::default() };
+    assert!(!dump_of(&scene, &s3, "uid", some).await.whole);
     // Binlogs from before the first dump are not needed any more.
     admin.exec("CREATE USER late IDENTIFIED BY 'l'", SQL).await.unwrap();
     admin.exec("DELETE FROM t.`rows`", SQL).await.unwrap();

@@ -154,6 +154,7 @@ impl Source {
         for id in ids.iter().rev() {
             let found = dump::load::manifest(&self.store, &self.root, id).await.map_err(archive_error)?;
             if let Some(Found { manifest, .. }) = found
+                && manifest.whole
                 && begins(&manifest.gtid, manifest.taken_at, &self.held, target)
             {
                 return Ok(Some(manifest));

@@ -56,7 +56,7 @@ fn options() -> Options {
         "--max-allowed-packet=64M",
     ]
     .into_iter()
-    .fold(Options::default(), |options, argument| options.arg(argument))
+    .fold(Options::default(), Options::arg)
 }
 
 fn sql(mysqld: &Mysqld, statements: &str) -> Result<String> {

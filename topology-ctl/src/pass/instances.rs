@@ -91,6 +91,8 @@ impl Pass<'_> {
             self.findings.push(Finding::good(PROVISIONED, "Hibernated", "no pods, the data is kept"));
         } else if !refused.is_empty() {
             self.findings.push(Finding::bad(PROVISIONED, "OrderRefused", refused.join("; ")));
+        } else if self.was_refused() && waiting.iter().any(|(_, wait)| *wait == provision::Wait::BackingOff) {
+            // It stays said until the order is given again.
         } else if let Some(finding) = provisioned(expected, &waiting) {
             self.findings.push(finding);
         } else if !self.holds_already(PROVISIONED) {
@@ -316,6 +318,12 @@ impl Pass<'_> {
             Finding::good(CONFIG_APPLIED, "Applied", "")
         };
         self.findings.push(finding);
+    }
+
+    /// Whether the status says that the last order was refused.
+    fn was_refused(&self) -> bool {
+        let condition = self.object.status.as_ref().and_then(|status| status.condition(PROVISIONED));
+        condition.is_some_and(|condition| condition.reason == "OrderRefused")
     }
 
     /// Whether the status says that a condition of ours holds for this very spec.
