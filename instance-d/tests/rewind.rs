@@ -472,3 +472,46 @@ async fn what_somebody_wrote_to_a_replica_is_saved_and_told_apart() {
     assert_eq!(scene.value(1, "SELECT COUNT(*) FROM t.`rows`").await, "0");
     assert!(!scene.volume(1).join("rewound/2-2.json").exists(), "the same copy is made once");
 }
+
+/// mysqld is started on the tail, and dies when crash recovery has committed it and before its GTID is in any table: what a cut
+/// then takes off the binlog would stay in the engine, and nobody would ever see it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_a_start_may_have_committed_is_not_cut_off() {
+    let mut scene = pair(&[], &[]).await;
+    scene.make_table(0).await;
+    hold_still(&scene).await;
+    unacknowledged(&scene, scene.admin(0).await, &["INSERT INTO t.`rows` VALUES (1)"]).await;
+    scene.power_off(0);
+    // As crash recovery leaves it: mysqld commits what is prepared, and ends before it looks at GTIDs. (This way of making it do so
+    // puts another binlog in front: that goes.)
+    let data = scene.volume(0).join("data");
+    let index = fs::read_to_string(data.join("binlog.index")).unwrap();
+    let committed = Command::new(testkit::program("mysqld"))
+        .arg(format!("--defaults-file={}", scene.path("db-0/run/my.cnf").display()))
+        .arg("--tc-heuristic-recover=COMMIT")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&committed.stderr);
+    assert!(said.contains("init tc log"), "it ends there: {said}");
+    for name in fs::read_to_string(data.join("binlog.index")).unwrap().lines().filter(|name| !index.contains(name)) {
+        fs::remove_file(data.join(name)).unwrap();
+    }
+    fs::write(data.join("binlog.index"), index).unwrap();
+    // And the start of which that is left: of one that dies at once, it is not known what it did.
+    scene.configure(&[("no_such_variable", "1")]);
+    scene.start(0);
+    scene.until(0, "crashed", is_crashed).await;
+    let _ = scene.failover(0).fence(&FenceOrder { epoch: 2, start: true }, CALL).await;
+    scene.until(0, "down again", |state| is_crashed(state) && state.problem.is_some()).await;
+    scene.configure(&[]);
+    scene.promote(1, 2, 0, &[0]).await.unwrap();
+    let _ = scene.follow(0, 2, 1, false).await;
+    let over = |state: &InstanceState| state.phase == Phase::Failed || state.in_force;
+    let state = scene.until(0, "condemned or a replica", over).await;
+    if state.in_force {
+        equal(&scene, &["t.`rows`"]).await;
+    }
+    assert_eq!(state.phase, Phase::Failed, "nobody knows whether it is committed");
+    let saved = scene.until(0, "saved", |state| state.errant.as_ref().is_some_and(|errant| errant.saved)).await;
+    assert_eq!(saved.errant.unwrap().origin, ErrantOrigin::Tail);
+}

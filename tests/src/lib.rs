@@ -23,6 +23,7 @@ pub mod dns;
 pub mod door;
 pub mod evidence;
 pub mod faults;
+pub mod follow;
 pub mod harness;
 pub mod https;
 pub mod kubectl;

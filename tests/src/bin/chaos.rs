@@ -33,6 +33,7 @@ async fn wander(scene: &Scene, steps: &[Step]) -> Result<()> {
     let origin = Instant::now();
     let mut walker = Walker::new(&shop, origin).await?;
     let pods: Vec<String> = shop.pods().await?.into_keys().collect();
+    let _followed = tests::follow::pods(&shop, "chaos", &pods);
     let watch = Watch::start(&shop, origin);
     let probes = Probes::start(&shop, &pods, origin).await?;
     let tries = Tries::start(&shop, &pods, origin).await?;

@@ -98,7 +98,32 @@ impl Log {
             }
         }
         verdict.differing = differing(&checksums);
+        if !verdict.differing.is_empty() {
+            verdict.differing.extend(self.differences(cluster, &primary, &pods).await?);
+        }
         Ok(verdict)
+    }
+
+    /// Which rows instances have that the primary has not, and the other way round.
+    async fn differences(&self, cluster: &Cluster, primary: &str, pods: &[String]) -> Result<Vec<String>> {
+        let question = format!("SELECT CONCAT_WS(' ', uuid, writer, seq, MD5(payload)) FROM {SCHEMA}.entries");
+        let rows = async |pod: &str| -> Result<BTreeSet<String>> {
+            let rows: Vec<(String,)> = cluster.rows(pod, &question).await?;
+            Ok(rows.into_iter().map(|(row,)| row).collect())
+        };
+        let known: BTreeMap<&str, &Entry> = self.entries.iter().map(|entry| (entry.uuid.as_str(), entry)).collect();
+        let told = |row: &String| match row.split(' ').next().and_then(|uuid| known.get(uuid)) {
+            Some(entry) => format!("{row}, sent at {:?}, {:?} at {:?}", entry.sent, entry.outcome, entry.answered),
+            None => format!("{row}, of nobody"),
+        };
+        let theirs = rows(primary).await?;
+        let mut found = Vec::new();
+        for pod in pods.iter().filter(|pod| *pod != primary) {
+            let own = rows(pod).await?;
+            found.extend(own.difference(&theirs).take(20).map(|row| format!("{pod} has besides {}", told(row))));
+            found.extend(theirs.difference(&own).take(20).map(|row| format!("{pod} lacks {}", told(row))));
+        }
+        Ok(found)
     }
 
     /// No acknowledged row is lost, no refused one is there, all instances are equal (I1, I5).

@@ -42,6 +42,8 @@ pub struct Findings {
 
 impl Findings {
     fn violated(&mut self, invariant: &str, what: &[String]) {
+        // All of them for who looks into it; the first for the summary.
+        what.iter().take(60).for_each(|line| println!("{invariant}: {line}"));
         if let Some(first) = what.get(..what.len().min(NAMED)).filter(|first| !first.is_empty()) {
             self.violations.push(format!("{invariant}: {} of them, the first: {}", what.len(), first.join("; ")));
         }
