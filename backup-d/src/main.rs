@@ -4,6 +4,7 @@ mod config;
 mod controller;
 mod decide;
 mod dumping;
+mod locating;
 mod metrics;
 mod schedule;
 mod scheduling;
@@ -39,7 +40,11 @@ async fn main() -> anyhow::Result<()> {
     });
     daemon::Controller { http_port, registry, lease, leader }
         .run(|token| async move {
-            tokio::join!(controller::run(Arc::clone(&context), token.clone()), scheduling::run(context, token));
+            tokio::join!(
+                controller::run(Arc::clone(&context), token.clone()),
+                scheduling::run(Arc::clone(&context), token.clone()),
+                locating::run(context, token)
+            );
         })
         .await
 }

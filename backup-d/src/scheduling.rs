@@ -65,7 +65,8 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
     token.run_until_cancelled(looks).await;
 }
 
-fn everywhere<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+/// An API of all namespaces, or of one.
+pub fn everywhere<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
@@ -236,6 +237,6 @@ fn asked_at(dump: &MySQLDump) -> Option<Timestamp> {
 }
 
 /// As the API server keeps times.
-fn seconds(at: Timestamp) -> Timestamp {
+pub fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use common::crd::{
-    DumpPhase, MySQLBackupSchedule, MySQLBackupScheduleStatus, MySQLBinlog, MySQLClusterStatus, MySQLDump,
+    DumpPhase, MySQLBackupLocation, MySQLBackupSchedule, MySQLBackupScheduleStatus, MySQLBinlog, MySQLClusterStatus,
+    MySQLDump,
 };
 use common::gtid::GtidSet;
 use kube::ResourceExt;
@@ -287,6 +288,8 @@ async fn a_schedule_asks_for_dumps_until_it_is_suspended() -> Result<()> {
     run("schedule", async |scene| {
         let _bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
         let shop = scene.create("shop", spec::small(1)).await?;
+        let location: MySQLBackupLocation = shop.api().get("here").await?;
+        ensure!(location.status.as_ref().is_some_and(|status| status.reachable == Some(true)), "{:?}", location.status);
         let schedules = shop.api::<MySQLBackupSchedule>();
         let ask = async |name: &str, pattern: &str| -> Result<()> {
             let schedule: MySQLBackupSchedule = serde_json::from_value(json!({
