@@ -61,7 +61,7 @@ say "Archive it: an S3 server with TLS, a location, spec.archive"
 tls=$(mktemp -d)
 trap 'rm -rf "$tls"' EXIT
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=s3 \
-  -addext "subjectAltName=DNS:s3.$namespace.svc" -keyout "$tls/tls.key" -out "$tls/tls.crt" 2>/dev/null
+  -addext "basicConstraints=critical,CA:FALSE" -addext "subjectAltName=DNS:s3.$namespace.svc" -keyout "$tls/tls.key" -out "$tls/tls.crt" 2>/dev/null
 kubectl -n "$namespace" create secret tls s3-tls --cert="$tls/tls.crt" --key="$tls/tls.key"
 kubectl -n "$namespace" create secret generic s3-ca --from-file=ca.crt="$tls/tls.crt"
 kubectl -n "$namespace" apply -f deploy/examples/archive.yaml
