@@ -14,26 +14,25 @@ use std::time::Duration;
 
 use archive::{Root, Store};
 use common::crd::{BackupMethod, DumpPhase, MySQLCluster, MySQLDump};
+use common::daemon::everywhere;
 use common::events::{Event, Events};
 use common::location::Location;
 use common::names::LABEL_CLUSTER;
 use common::read;
 use dump::manifest::Found;
-use futures::StreamExt;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::controller::{Action, Config as Pace, Controller, Error as RunError};
+use kube::runtime::controller::{Action, Config as Pace, Controller};
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::config::Config;
 use crate::metrics::{Cluster, Metrics};
+use crate::objects::{self, time};
 use crate::{decide, dumping};
 
-/// Field manager of our writes.
-pub const MANAGER: &str = "pelorus/backup-d";
 /// Keeps the object until what it stands for is gone from the bucket.
 const FINALIZER: &str = "pelorus.dev/dump";
 /// Attempts at one dump.
@@ -78,11 +77,7 @@ pub enum Error {
 
 /// Runs until the token is cancelled. Dumps that are being made are given up then, and made anew by whoever works next.
 pub async fn run(context: Arc<Context>, token: CancellationToken) {
-    let client = context.client.clone();
-    let dumps: Api<MySQLDump> = match context.config.watch_namespace.as_deref() {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
+    let dumps = everywhere::<MySQLDump>(&context.client, context.config.watch_namespace.as_deref());
     let controller = Controller::new(dumps, watcher::Config::default())
         .with_config(Pace::default().concurrency(context.config.concurrency));
     let look = |dump: Arc<MySQLDump>, context: Arc<Context>| async move {
@@ -94,12 +89,7 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
         warn!(%error, namespace = dump.namespace(), name = dump.name_any(), "it is looked at again");
         Action::requeue(LATER)
     };
-    let looks = controller.run(look, wait, context).for_each(async |outcome| match outcome {
-        Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
-        Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
-        Err(error) => warn!(%error, "a watch failed and is tried again"),
-    });
-    token.run_until_cancelled(looks).await;
+    objects::drive(controller.run(look, wait, context), token).await;
 }
 
 /// One look at one object.
@@ -316,12 +306,10 @@ impl Look {
             metadata.insert("labels".to_owned(), json!({LABEL_CLUSTER: self.dump.spec.cluster_ref.name}));
         }
         let name = self.dump.name_any();
-        self.api().patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        let namespace = self.dump.namespace().unwrap_or_default();
+        let api: Api<MySQLDump> = Api::namespaced(self.context.client.clone(), &namespace);
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
-    }
-
-    fn api(&self) -> Api<MySQLDump> {
-        Api::namespaced(self.context.client.clone(), &self.dump.namespace().unwrap_or_default())
     }
 
     fn labels(&self) -> Cluster {
@@ -337,13 +325,7 @@ impl Look {
     /// Writes the whole status.
     async fn say(&self, status: Value) -> Result<(), Error> {
         let generation = json!({"observedGeneration": self.dump.metadata.generation});
-        let status = merged(&status, generation);
-        let patch = json!({"apiVersion": MySQLDump::api_version(&()), "kind": "MySQLDump", "status": status});
-        let parameters = PatchParams::apply(MANAGER).force();
-        match self.api().patch_status(&self.dump.name_any(), &parameters, &Patch::Apply(&patch)).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            done => Ok(done.map(|_| ())?),
-        }
+        Ok(objects::say(&self.context.client, &*self.dump, merged(&status, generation)).await?)
     }
 }
 
@@ -360,10 +342,6 @@ async fn remove(store: &Store, folder: &str) -> Result<(), Error> {
         store.delete(&object.key).await?;
     }
     Ok(())
-}
-
-fn time(at: jiff::Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The fields of both.

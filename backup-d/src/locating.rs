@@ -7,19 +7,17 @@ use archive::Store;
 use archive::store::Put;
 use common::conditions::Finding;
 use common::crd::{LocationCheck, MySQLBackupLocation};
+use common::daemon::everywhere;
 use common::location::Location;
-use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::controller::{Action, Controller, Error as RunError};
+use kube::ResourceExt;
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::controller::{Context, Error, MANAGER};
-use crate::scheduling::{everywhere, seconds};
+use crate::controller::{Context, Error};
+use crate::objects::{self, time};
 
 /// Our condition.
 const REACHABLE: &str = "Reachable";
@@ -31,18 +29,13 @@ const BODY: &str = "pelorus was here\n";
 
 /// Runs until the token is cancelled.
 pub async fn run(context: Arc<Context>, token: CancellationToken) {
-    let locations: Api<MySQLBackupLocation> = everywhere(&context.client, context.config.watch_namespace.as_deref());
+    let locations = everywhere::<MySQLBackupLocation>(&context.client, context.config.watch_namespace.as_deref());
     let wait = |location: Arc<MySQLBackupLocation>, error: &Error, _: Arc<Context>| {
         warn!(%error, namespace = location.namespace(), location = location.name_any(), "it is looked at again");
         Action::requeue(SOON)
     };
     let controller = Controller::new(locations, watcher::Config::default());
-    let looks = controller.run(look, wait, context).for_each(async |outcome| match outcome {
-        Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
-        Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
-        Err(error) => warn!(%error, "a watch failed and is tried again"),
-    });
-    token.run_until_cancelled(looks).await;
+    objects::drive(controller.run(look, wait, context), token).await;
 }
 
 async fn look(location: Arc<MySQLBackupLocation>, context: Arc<Context>) -> Result<Action, Error> {
@@ -63,34 +56,19 @@ async fn look(location: Arc<MySQLBackupLocation>, context: Arc<Context>) -> Resu
         Ok(resolved) => judged(check(&resolved, &location).await),
         Err(error) => (Vec::new(), Finding::bad(REACHABLE, "LocationIncomplete", error.to_string())),
     };
-    let word = if finding.holds { "True" } else { "False" };
-    let had = before.conditions.iter().find(|condition| condition.type_ == REACHABLE && condition.status == word);
-    if had.is_none() {
+    let had = before.conditions.iter().find(|condition| condition.type_ == REACHABLE);
+    let condition = finding.condition(had, location.metadata.generation, &time(now));
+    if had.is_none_or(|had| had.status != condition.status) {
         info!(namespace, location = location.name_any(), reason = finding.reason, detail = finding.message, "looked");
     }
-    let condition = Condition {
-        type_: REACHABLE.to_owned(),
-        status: word.to_owned(),
-        reason: finding.reason.to_owned(),
-        message: finding.message.clone(),
-        observed_generation: location.metadata.generation,
-        last_transition_time: had.map_or(Time(seconds(now)), |had| had.last_transition_time.clone()),
-    };
     let status = json!({
         "reachable": finding.holds,
-        "lastCheckAt": Time(seconds(now)),
+        "lastCheckAt": time(now),
         "checks": checks,
         "observedGeneration": location.metadata.generation,
         "conditions": [condition],
     });
-    let api: Api<MySQLBackupLocation> = Api::namespaced(context.client.clone(), &namespace);
-    let version = MySQLBackupLocation::api_version(&());
-    let patch = json!({"apiVersion": version, "kind": "MySQLBackupLocation", "status": status});
-    let parameters = PatchParams::apply(MANAGER).force();
-    match api.patch_status(&location.name_any(), &parameters, &Patch::Apply(&patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Action::await_change()),
-        done => drop(done?),
-    }
+    objects::say(&context.client, &*location, status).await?;
     Ok(Action::requeue(if finding.holds { PACE } else { SOON }))
 }
 

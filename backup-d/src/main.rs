@@ -6,6 +6,7 @@ mod decide;
 mod dumping;
 mod locating;
 mod metrics;
+mod objects;
 mod schedule;
 mod scheduling;
 

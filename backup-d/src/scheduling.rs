@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use common::conditions::Finding;
 use common::crd::{ClusterRef, DumpPhase, MySQLBackupSchedule, MySQLDump, MySQLDumpSpec};
+use common::daemon::everywhere;
 use common::names::LABEL_CLUSTER;
-use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::controller::{Action, Controller, Error as RunError};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
-use crate::controller::{Context, Error, MANAGER, is_over};
+use crate::controller::{Context, Error, is_over};
+use crate::objects::{self, time};
 use crate::schedule::{Ended, Schedule, may_go};
 
 /// Label of a dump with the name of the schedule that made it.
@@ -57,20 +57,7 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
         warn!(%error, namespace = schedule.namespace(), schedule = schedule.name_any(), "it is looked at again");
         Action::requeue(LATER)
     };
-    let looks = controller.run(look, wait, context).for_each(async |outcome| match outcome {
-        Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
-        Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
-        Err(error) => warn!(%error, "a watch failed and is tried again"),
-    });
-    token.run_until_cancelled(looks).await;
-}
-
-/// An API of all namespaces, or of one.
-pub fn everywhere<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
+    objects::drive(controller.run(look, wait, context), token).await;
 }
 
 /// One look at one schedule.
@@ -92,7 +79,7 @@ impl Look {
         let mut status = json!({
             "observedGeneration": self.schedule.metadata.generation,
             "lastScheduledAt": before.last_scheduled_at,
-            "lastSuccessAt": last_success.map(|at| Time(seconds(at))),
+            "lastSuccessAt": last_success.map(time),
             "lastDump": before.last_dump,
             "missed": before.missed,
         });
@@ -106,7 +93,7 @@ impl Look {
                 let running = dumps.iter().find(|dump| !is_over(dump));
                 let fields = status.as_object_mut();
                 if let (Some(fields), Some(next)) = (fields, due.next) {
-                    fields.insert("nextAt".to_owned(), json!(Time(seconds(next))));
+                    fields.insert("nextAt".to_owned(), json!(time(next)));
                 }
                 match (due.at, running) {
                     (Some(_), Some(running)) => {
@@ -120,7 +107,7 @@ impl Look {
                         };
                         if let (Some(fields), Some(passed)) = (status.as_object_mut(), due.passed) {
                             info!(dump = name, missed = due.missed, "a dump is due, or was left out");
-                            fields.insert("lastScheduledAt".to_owned(), json!(Time(seconds(passed))));
+                            fields.insert("lastScheduledAt".to_owned(), json!(time(passed)));
                             fields.insert("missed".to_owned(), json!(before.missed.unwrap_or(0) + due.missed));
                             if let Some(name) = name {
                                 fields.insert("lastDump".to_owned(), json!(name));
@@ -192,16 +179,7 @@ impl Look {
     async fn say(&self, mut status: serde_json::Value, finding: &Finding, now: Timestamp) -> Result<(), Error> {
         let before = self.schedule.status.clone().unwrap_or_default();
         let had = before.conditions.iter().find(|condition| condition.type_ == READY);
-        let word = if finding.holds { "True" } else { "False" };
-        let since = had.filter(|had| had.status == word).map(|had| had.last_transition_time.clone());
-        let condition = Condition {
-            type_: READY.to_owned(),
-            status: word.to_owned(),
-            reason: finding.reason.to_owned(),
-            message: finding.message.clone(),
-            observed_generation: self.schedule.metadata.generation,
-            last_transition_time: since.unwrap_or(Time(seconds(now))),
-        };
+        let condition = finding.condition(had, self.schedule.metadata.generation, &time(now));
         if let Some(fields) = status.as_object_mut() {
             fields.insert("conditions".to_owned(), json!([condition]));
             fields.retain(|_, value| !value.is_null());
@@ -209,15 +187,7 @@ impl Look {
         if json!(before) == status {
             return Ok(());
         }
-        let api: Api<MySQLBackupSchedule> =
-            Api::namespaced(self.context.client.clone(), &self.schedule.namespace().unwrap_or_default());
-        let version = MySQLBackupSchedule::api_version(&());
-        let patch = json!({"apiVersion": version, "kind": "MySQLBackupSchedule", "status": status});
-        let parameters = PatchParams::apply(MANAGER).force();
-        match api.patch_status(&self.schedule.name_any(), &parameters, &Patch::Apply(&patch)).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            done => Ok(done.map(|_| ())?),
-        }
+        Ok(objects::say(&self.context.client, &*self.schedule, status).await?)
     }
 }
 
@@ -234,9 +204,4 @@ fn ended_at(dump: &MySQLDump) -> Option<Timestamp> {
 
 fn asked_at(dump: &MySQLDump) -> Option<Timestamp> {
     dump.creation_timestamp().map(|at| at.0)
-}
-
-/// As the API server keeps times.
-pub fn seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -14,7 +14,6 @@ use common::crd::MySQLCluster;
 use common::daemon;
 use common::events::Events;
 use common::{http, lease};
-use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,9 +49,7 @@ async fn main() -> anyhow::Result<()> {
 
 /// A loop for each cluster, until the token is cancelled.
 async fn ship(context: Context, namespace: Option<&str>, token: CancellationToken) {
-    let client = context.client.clone();
-    let clusters: Api<MySQLCluster> =
-        namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace));
+    let clusters = daemon::everywhere::<MySQLCluster>(&context.client, namespace);
     let watched = watcher(clusters, watcher::Config::default()).default_backoff();
     // Dropped with this function, and its tasks with it.
     let mut loops = JoinSet::new();

@@ -34,6 +34,25 @@ impl Finding {
     pub fn bad(type_: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
         Self { type_, holds: false, reason, message: message.into() }
     }
+
+    /// The condition that says so. While the status stays as it was `before`, so does the time of its last transition.
+    pub fn condition(&self, before: Option<&Condition>, generation: Option<i64>, now: &Time) -> Condition {
+        let mut message = self.message.clone();
+        if message.len() > MESSAGE_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_MAX));
+            message.push_str(" ...");
+        }
+        let status = if self.holds { "True" } else { "False" };
+        let since = before.filter(|before| before.status == status).map(|before| &before.last_transition_time);
+        Condition {
+            type_: self.type_.to_owned(),
+            status: status.to_owned(),
+            reason: self.reason.to_owned(),
+            message,
+            observed_generation: generation,
+            last_transition_time: since.unwrap_or(now).clone(),
+        }
+    }
 }
 
 /// What to write, and what is news.
@@ -69,24 +88,7 @@ pub fn report(
             report.conditions.extend(before.cloned());
             continue;
         };
-        let mut message = finding.message.clone();
-        if message.len() > MESSAGE_MAX {
-            message.truncate(message.floor_char_boundary(MESSAGE_MAX));
-            message.push_str(" ...");
-        }
-        let mut condition = Condition {
-            type_: (*type_).to_owned(),
-            status: if finding.holds { "True" } else { "False" }.to_owned(),
-            reason: finding.reason.to_owned(),
-            message,
-            observed_generation: generation,
-            last_transition_time: now.clone(),
-        };
-        if let Some(before) = before
-            && before.status == condition.status
-        {
-            condition.last_transition_time = before.last_transition_time.clone();
-        }
+        let condition = finding.condition(before, generation, now);
         let is_news =
             before.is_none_or(|before| before.status != condition.status || before.reason != condition.reason);
         if is_news {

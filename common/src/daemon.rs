@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use kube::Client;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +29,14 @@ pub async fn watching_client() -> anyhow::Result<Client> {
     config.read_timeout = Some(WATCH_READ_TIMEOUT);
     config.write_timeout = Some(Duration::from_secs(10));
     Ok(Client::try_from(config)?)
+}
+
+/// An API of all namespaces, or of one.
+pub fn everywhere<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
 }
 
 /// A controller of which one replica works and the others wait.

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::crd::{MySQLCluster, MySQLClusterStatus};
+use common::daemon::everywhere;
 use common::events::Events;
 use common::names;
 use futures::StreamExt;
@@ -21,7 +22,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config as Pace, Error as RunError};
 use kube::runtime::events::Recorder;
@@ -69,13 +70,6 @@ pub struct Context {
     pub memories: Memories,
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    namespace.map_or_else(|| Api::all(client.clone()), |namespace| Api::namespaced(client.clone(), namespace))
-}
-
 /// Runs until `stop`; reconciliations that are under way are finished.
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let (client, namespace) = (context.client.clone(), context.config.watch_namespace.clone());
@@ -93,21 +87,23 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     };
     let (stirred, touched) = (mark(false), mark(true));
     let (stirred_by_pod, touched_by_budget, touched_by_policy) = (stirred.clone(), touched.clone(), touched.clone());
-    let controller = Controller::new(api_guarded(&client, namespace), watcher::Config::default())
+    let controller = Controller::new(everywhere::<Guarded>(&client, namespace), watcher::Config::default())
         .with_config(Pace::default().concurrency(context.config.concurrency))
-        .watches(api::<PartialObjectMeta<StatefulSet>>(&client, namespace), ours.clone(), move |object| {
+        .watches(everywhere::<PartialObjectMeta<StatefulSet>>(&client, namespace), ours.clone(), move |object| {
             stirred(key(&object))
         })
-        .watches(api::<PartialObjectMeta<Pod>>(&client, namespace), ours.clone(), move |object| {
+        .watches(everywhere::<PartialObjectMeta<Pod>>(&client, namespace), ours.clone(), move |object| {
             stirred_by_pod(key(&object))
         })
-        .watches(api::<PartialObjectMeta<Service>>(&client, namespace), ours.clone(), move |object| {
+        .watches(everywhere::<PartialObjectMeta<Service>>(&client, namespace), ours.clone(), move |object| {
             touched(key(&object))
         })
-        .watches(api::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace), ours.clone(), move |object| {
-            touched_by_budget(key(&object))
-        })
-        .watches(api::<PartialObjectMeta<NetworkPolicy>>(&client, namespace), ours, move |object| {
+        .watches(
+            everywhere::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace),
+            ours.clone(),
+            move |object| touched_by_budget(key(&object)),
+        )
+        .watches(everywhere::<PartialObjectMeta<NetworkPolicy>>(&client, namespace), ours, move |object| {
             touched_by_policy(key(&object))
         })
         .graceful_shutdown_on(async move { stop.cancelled().await });
@@ -128,10 +124,6 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             }
         })
         .await;
-}
-
-fn api_guarded(client: &Client, namespace: Option<&str>) -> Api<Guarded> {
-    api(client, namespace)
 }
 
 /// The cluster that an object of ours belongs to.

@@ -1,0 +1,53 @@
+//! What the controllers of all our objects share.
+
+use std::fmt::Debug;
+
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::controller::{Action, Error as RunError};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::controller::Error;
+
+/// Field manager of our writes.
+const MANAGER: &str = "pelorus/backup-d";
+
+/// Runs a controller until the token is cancelled. A look that failed is logged where its pause is decided.
+pub async fn drive<K: Resource<DynamicType = ()>>(
+    looks: impl Stream<Item = Result<(ObjectRef<K>, Action), RunError<Error, watcher::Error>>>,
+    token: CancellationToken,
+) {
+    let looks = looks.for_each(async |outcome| match outcome {
+        Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
+        Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
+        Err(error) => warn!(%error, "a watch failed and is tried again"),
+    });
+    token.run_until_cancelled(looks).await;
+}
+
+/// Writes the whole status of an object; one that is gone needs none.
+pub async fn say<K>(client: &Client, object: &K, status: Value) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+    match api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// As the API server keeps times.
+pub fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
