@@ -6,6 +6,7 @@
 //! <volume>/promise.json      highest epoch obeyed and what it made of this instance (invariant 3)
 //! <volume>/lock             held by instance-d and the mysqld that it started
 //! <volume>/clean             the last stop was clean; removed before mysqld starts
+//! <volume>/started.json      the last binlog when mysqld was last started: what is in it may be committed since
 //! <volume>/rewind.json       a tail is being cut off; until it is gone every start goes on with that first
 //! <volume>/errant.json       foreign transactions that could not be cut off: the data is not to be served
 //! <volume>/rewound.json      the last tail that was cut off
@@ -183,7 +184,7 @@ impl Volume {
 
     /// Throws the data away: first the proof, then the files. What was saved of it stays.
     pub fn wipe(&self) -> Result<()> {
-        for name in ["provisioned.json", "clean", "rewind.json", "errant.json"] {
+        for name in ["provisioned.json", "clean", "started.json", "rewind.json", "errant.json"] {
             remove(&self.root.join(name))?;
         }
         self.sync()?;
@@ -203,10 +204,16 @@ impl Volume {
         self.root.join("clean").exists()
     }
 
-    /// From here on mysqld may be running.
-    pub fn mark_running(&self) -> Result<()> {
+    /// From here on mysqld may be running, and `binlog` is what its crash recovery goes by.
+    pub fn mark_running(&self, binlog: Option<&str>) -> Result<()> {
+        self.write_json("started.json", &binlog)?;
         remove(&self.root.join("clean"))?;
         self.sync()
+    }
+
+    /// Name of the last binlog file when mysqld was last started.
+    pub fn started_on(&self) -> Result<Option<String>> {
+        Ok(read_json::<Option<String>>(&self.root.join("started.json"))?.flatten())
     }
 
     /// mysqld stopped cleanly.

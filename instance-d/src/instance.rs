@@ -306,7 +306,7 @@ impl Instance {
         // A cut that was begun is seen through whatever order starts mysqld: half of it would be worse than either.
         rewind::carry_on(&self.volume, &self.layout.data())?;
         self.volume.fresh_tmp()?;
-        self.volume.mark_running()?;
+        self.volume.mark_running(rewind::last_binlog(&self.layout.data())?.as_deref())?;
         let arguments = [format!("--defaults-file={}", self.layout.my_cnf().display())];
         let child = Mysqld::start(&self.layout.mysqld, &arguments, supervised)?;
         *lock(&self.hands) = None;

@@ -4,7 +4,8 @@
 //! ```text
 //! follow, mysqld down, tail unproven
 //!   -> what has the source? -> scan -> nothing foreign ------------------------------> start
-//!                                   -> a tail that can be undone -> save -> cut -----> start with a new server UUID
+//!                                   -> a tail that can be undone, and that no mysqld
+//!                                      was started on -> save -> cut -----------------> start with a new server UUID
 //!                                   -> anything else --------------------------------> condemned
 //! start -> anything foreign executed? no: follow on.  yes: it was committed in the engine before the cut: condemned
 //! ```
@@ -18,6 +19,7 @@ mod real;
 mod save;
 mod scan;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +125,18 @@ pub async fn rewind(instance: &Arc<Instance>, order: &FollowOrder, theirs: GtidS
     Ok(())
 }
 
+/// Name of the binlog that crash recovery goes by, if there is any.
+///
+/// # Errors
+/// An index that cannot be understood.
+pub fn last_binlog(data: &Path) -> Result<Option<String>> {
+    match scan::files(data, "binlog") {
+        Ok(files) => Ok(files.last().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned())),
+        Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn cut_off(
     volume: &Volume,
     data: &Path,
@@ -146,6 +160,12 @@ fn cut_off(
         Verdict::Start => {
             carry_on(volume, data)?;
             Ok(Outcome::Nothing)
+        }
+        Verdict::Cut(_) if volume.started_on()?.is_some_and(|started| started == held.name()) => {
+            // Crash recovery commits what is prepared and in the last binlog, without a word of it in any table: only the
+            // binlog tells. Had that start come further there would be another file.
+            let reason = format!("mysqld was started on {}: its transactions may be committed", held.name());
+            Ok(Outcome::Refused { gtids: held.foreign, whole: held.unreadable, reason })
         }
         Verdict::Cut(position) => {
             let what = [Source { path: held.path.clone(), position, length: held.length }];
