@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{BinlogFile, Object, Root, SegmentKey};
+use super::retain;
 use super::segment::{self, Front, HEAD, Segment, VERSION, earlier};
 use super::store::{self, Put, Store};
 
@@ -117,6 +118,14 @@ impl Held {
     }
 }
 
+/// Transactions of all files.
+pub fn shipped(held: &[Held]) -> GtidSet {
+    held.iter().fold(GtidSet::default(), |mut all, file| {
+        all.extend_with(&file.gtid());
+        all
+    })
+}
+
 /// Transactions of segments.
 fn union(parts: &[Part]) -> GtidSet {
     parts.iter().fold(GtidSet::default(), |mut all, part| {
@@ -128,7 +137,7 @@ fn union(parts: &[Part]) -> GtidSet {
 /// What a stream has to know of the archive, to put nothing twice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Transactions that it has.
+    /// Transactions that it has, or had before they were needed no more.
     pub gtid: GtidSet,
     /// Segments of files that are not complete.
     pub open: BTreeMap<BinlogFile, Vec<Part>>,
@@ -137,14 +146,11 @@ pub struct Known {
 impl Known {
     /// Of all that the archive holds.
     pub fn of(held: &[Held]) -> Self {
-        let mut known = Self::default();
-        for file in held {
-            known.gtid.extend_with(&file.gtid());
-            if !file.complete {
-                known.open.insert(file.file.clone(), file.segments.clone());
-            }
+        let open = held.iter().filter(|file| !file.complete);
+        Self {
+            gtid: shipped(held).union(&retain::before(held)),
+            open: open.map(|file| (file.file.clone(), file.segments.clone())).collect(),
         }
-        known
     }
 
     /// Whether the archive has the front of a file (format description and list of earlier transactions). A server that leaves

@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod layout;
 pub mod plan;
 pub mod replay;
+pub mod retain;
 pub mod segment;
 pub mod store;
 

@@ -111,7 +111,7 @@ fn walk<'a>(base: &GtidSet, held: &'a [Held]) -> Walk<'a> {
 }
 
 /// All that the last epoch's primary is known to have executed.
-fn history(held: &[Held]) -> GtidSet {
+pub(crate) fn history(held: &[Held]) -> GtidSet {
     let last = held.iter().filter(|file| !file.segments.is_empty()).map(|file| file.file.epoch).max();
     let mut history = GtidSet::default();
     for part in held.iter().filter(|file| Some(file.file.epoch) == last).flat_map(|file| &file.segments) {

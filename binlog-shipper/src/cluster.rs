@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use binlog_shipper::purge::{self, Horizon};
+use binlog_shipper::purge::Horizon;
 use binlog_shipper::ship::{self, Progress, Step, Stream};
 use binlog_shipper::source::Until;
 
@@ -37,6 +37,8 @@ use crate::decide::{Wish, decide};
 use crate::metrics::{self, Metrics};
 use crate::record::{News, Origin, Records};
 use crate::window::{Proven, Window};
+
+mod tidy;
 
 /// Field manager of our writes.
 const MANAGER: &str = "pelorus/binlog-shipper";
@@ -60,8 +62,6 @@ const LATE: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(60);
 /// Pace of looking for a dump where nothing is restorable without one.
 const DUMPS: Duration = Duration::from_secs(60);
-/// Pace of purging binlogs that the servers need no more. They stay for an hour at least, so this is often enough.
-const PURGE: Duration = Duration::from_secs(300);
 /// Deadline of one call to the API server.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -240,7 +240,7 @@ impl Loop {
             ended = &mut shipping => Ok(ended?),
             problem = self.report(&shared, &cluster, stream.flush_every, primary) => Err(Ended::Bucket(problem)),
             () = self.prove(&shared, &mut server.session, &stream) => Ok(()),
-            () = self.purge(&shared, &cluster, archive.binlog.keep.into()) => Ok(()),
+            () = Box::pin(self.tidy(&shared, &cluster, &stream, archive.binlog.keep.into())) => Ok(()),
         }
     }
 
@@ -311,61 +311,6 @@ impl Loop {
             }
             Ok(_) => {}
             Err(error) => debug!(%error, "whether there is a dump is not known"),
-        }
-    }
-
-    /// Purges, at a pace, what the servers need no more. Never ends.
-    async fn purge(&self, shared: &Mutex<Shared>, cluster: &watch::Receiver<Arc<MySQLCluster>>, keep: Duration) {
-        loop {
-            sleep(PURGE).await;
-            let moment = common::clock::now().as_microsecond();
-            let moment =
-                u64::try_from(moment).unwrap_or(0).saturating_sub(u64::try_from(keep.as_micros()).unwrap_or(u64::MAX));
-            let archived = shared.lock().unwrap_or_else(PoisonError::into_inner).horizon.before(moment).clone();
-            if archived.is_empty() {
-                continue;
-            }
-            let now = Arc::clone(&cluster.borrow());
-            self.purge_all(&now, archived).await;
-        }
-    }
-
-    /// Purges everywhere what is archived and executed everywhere. An instance that is away counts with what it said last; one
-    /// that has no data yet will be cloned, and needs no binlogs from before.
-    async fn purge_all(&self, cluster: &MySQLCluster, archived: GtidSet) {
-        let mut safe = archived;
-        let mut sessions = Vec::new();
-        for instance in cluster.status.iter().flat_map(|status| &status.instances) {
-            let asked = async {
-                let (mut session, _) =
-                    connect::instance(&self.context.client, &self.namespace, &self.name, &instance.name).await?;
-                let executed = connect::executed(&mut session).await?;
-                Ok::<_, connect::Error>((session, executed))
-            };
-            let said = || instance.executed.as_ref().and_then(|text| text.parse::<GtidSet>().ok());
-            let executed = match asked.await {
-                Ok((session, executed)) => {
-                    sessions.push((&instance.name, session));
-                    Some(executed)
-                }
-                Err(error) => {
-                    debug!(%error, instance = instance.name, "it is not asked for its binlogs");
-                    said()
-                }
-            };
-            if let Some(executed) = executed {
-                safe = safe.intersect(&executed);
-            }
-        }
-        for (instance, mut session) in sessions {
-            match purge::purge(&mut session, &safe).await {
-                Ok(None) => {}
-                Ok(Some(first)) => {
-                    info!(instance, first, "binlogs before this one were purged");
-                    self.context.metrics.purges.get_or_create(&self.labels).inc();
-                }
-                Err(error) => warn!(instance, %error, "binlogs were not purged"),
-            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archive::catalogue;
+use archive::retain::Dump;
 use archive::{Root, Store};
 use binlog_shipper::source::Source;
 use common::access::Access;
@@ -15,8 +16,6 @@ use common::{read, tls};
 use dump::manifest::Found;
 use kube::Client;
 use uuid::Uuid;
-
-use crate::window::Dump;
 
 /// Deadline of a login, and of one question.
 const ASK: Duration = Duration::from_secs(5);

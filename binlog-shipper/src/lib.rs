@@ -3,6 +3,7 @@
 pub mod cut;
 pub mod purge;
 pub mod queue;
+pub mod retire;
 pub mod ship;
 pub mod source;
 pub mod spool;

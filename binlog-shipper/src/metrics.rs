@@ -31,6 +31,8 @@ pub struct Metrics {
     pub failures: Family<Cluster, Counter>,
     /// Times that a server's binlogs were purged.
     pub purges: Family<Cluster, Counter>,
+    /// Binlog files that were taken out of the archive.
+    pub retired: Family<Cluster, Counter>,
     /// Milliseconds for which the oldest transaction that is not in the archive has waited.
     pub oldest_ms: Family<Cluster, Gauge>,
     /// From the commit of a segment's first transaction, on the server that executed it first, until the segment is in the archive.
@@ -47,6 +49,7 @@ impl Metrics {
             segments: Family::default(),
             failures: Family::default(),
             purges: Family::default(),
+            retired: Family::default(),
             oldest_ms: Family::default(),
             // 50 ms to 27 minutes.
             delay: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 16))),
@@ -59,6 +62,8 @@ impl Metrics {
         registry.register("segments", "Segments that were put into the archive", metrics.segments.clone());
         registry.register("put_failures", "Puts that failed and were made again", metrics.failures.clone());
         registry.register("purges", "Times that archived binlogs were purged from a server", metrics.purges.clone());
+        let retired = "Binlog files that were taken out of the archive because no restore needs them";
+        registry.register("retired_files", retired, metrics.retired.clone());
         let oldest = "Milliseconds that the oldest transaction which is not in the archive has waited";
         registry.register("oldest_unarchived_milliseconds", oldest, metrics.oldest_ms.clone());
         let delay = "From a commit until it is in the archive, for the first of each segment";

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use archive::Segment;
 use archive::catalogue::Held;
+use archive::{Segment, retain};
 use common::gtid::{GtidSet, ParseError};
 use common::mysql::{self, Session};
 use common::sql::quote_str;
@@ -35,7 +35,7 @@ pub struct Horizon {
 impl Horizon {
     /// Of what the archive holds.
     pub fn new(held: &[Held]) -> Self {
-        let mut horizon = Self::default();
+        let mut horizon = Self { old: retain::before(held), ..Self::default() };
         for part in held.iter().flat_map(|file| &file.segments) {
             horizon.add(part.last_commit, &part.gtid);
         }

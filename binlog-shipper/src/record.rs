@@ -98,6 +98,12 @@ impl Records {
         (known.complete, known.is_news) = (true, true);
     }
 
+    /// A file is in the archive no more; the name of the object that told of it.
+    pub fn forget(&mut self, file: &BinlogFile) -> String {
+        self.files.remove(file);
+        name(&self.of.cluster, file)
+    }
+
     /// Objects that differ from what was written last. Each is handed out once.
     pub fn news(&mut self) -> Vec<News> {
         let Self { of, files } = self;

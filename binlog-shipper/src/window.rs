@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use archive::Segment;
 use archive::catalogue::Held;
 use archive::plan::{Reach, reach};
+use archive::retain::Dump;
 use archive::segment::earlier;
 use common::gtid::GtidSet;
 
@@ -41,15 +42,6 @@ pub struct Proven {
     pub to: u64,
 }
 
-/// A dump of the archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dump {
-    /// What it holds.
-    pub gtid: GtidSet,
-    /// When it was taken, microseconds since 1970.
-    pub taken_at: u64,
-}
-
 impl Window {
     /// Of what the archive holds. Dumps are in the order of time.
     pub fn new(held: &[Held], dumps: &[Dump]) -> Self {
@@ -74,6 +66,11 @@ impl Window {
     pub fn and_behind(mut self, other: &Self) -> Self {
         other.behind.iter().for_each(|segment| self.shipped(segment));
         self
+    }
+
+    /// What was before this moment (microseconds since 1970) is in the archive no more: restores begin with a dump of then.
+    pub fn begins_at(&mut self, moment: u64) {
+        self.from = self.from.max(moment);
     }
 
     /// Whether only a newer dump can make something restorable again.

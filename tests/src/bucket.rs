@@ -3,7 +3,7 @@
 use std::io::BufWriter;
 
 use anyhow::{Context, Result, ensure};
-use archive::catalogue::{self, Held, Known};
+use archive::catalogue::{self, Held};
 use archive::plan::{Target, plan};
 use archive::{Root, Store, fetch};
 use common::crd::{Archive, BinlogArchive, LocationRef, MySQLBackupLocation};
@@ -84,7 +84,7 @@ impl Bucket {
     /// # Errors
     /// The bucket's.
     pub async fn shipped(&self, cluster: &Cluster) -> Result<GtidSet> {
-        Ok(Known::of(&self.held(cluster).await?).gtid)
+        Ok(catalogue::shipped(&self.held(cluster).await?))
     }
 
     /// A server on this host with everything that the archive holds, and nothing else.

@@ -1,6 +1,8 @@
 //! A server with TLS and an account for streaming, a bucket, and what compares the two.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod filled;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +21,8 @@ use common::tls::{Authority, LeafRequest, server_name, trusting};
 use tempfile::TempDir;
 use testkit::{Mysqld, Options, S3, program};
 use uuid::Uuid;
+
+pub use self::filled::{empty, restore, rows, write};
 
 /// Of the streaming account. A quote and a backslash: it goes over the wire, not through SQL.
 const PASSWORD: &str = "it's \\ secret";
@@ -144,7 +148,7 @@ impl Scene {
     }
 
     pub async fn shipped(&self) -> GtidSet {
-        self.known().await.gtid
+        catalogue::shipped(&self.held().await)
     }
 
     /// What the archive has of one file, put together: every byte, or a panic that says where it is missing.

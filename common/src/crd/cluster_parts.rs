@@ -283,8 +283,8 @@ pub struct BinlogArchive {
     #[serde(default = "defaults::flush_every")]
     #[x_kube(validation = ("duration(self) >= duration('100ms') && duration(self) <= duration('10m')", "flushEvery is between 100ms and 10m"))]
     pub flush_every: GoDuration,
-    /// How long binlogs stay on the servers at least. After that they go once they are in the archive and every instance has
-    /// executed them, and never before. 1h to 87600h (ten years).
+    /// How long binlogs stay at least. After that they go from the servers once they are in the archive and every instance has
+    /// executed them, and from the archive once every dump that is kept holds them, and never before. 1h to 87600h (ten years).
     #[serde(default = "defaults::keep")]
     #[x_kube(validation = ("duration(self) >= duration('1h') && duration(self) <= duration('87600h')", "keep is between 1h and 87600h"))]
     pub keep: GoDuration,
