@@ -5,7 +5,6 @@
 mod scene;
 
 use std::fs::{self, File};
-use std::io::BufWriter;
 use std::time::Duration;
 
 use archive::fetch;
