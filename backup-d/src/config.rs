@@ -18,6 +18,10 @@ pub struct Config {
     pub concurrency: u16,
     /// Connections over which each of them reads rows.
     pub connections: usize,
+    /// Scratch clusters that dumps are verified in at the same time.
+    pub verifications: usize,
+    /// A restore that fails when it was begun longer ago than this is not waited for any more.
+    pub verify_patience_seconds: u64,
     /// Port of metrics and probes.
     pub http_port: u16,
     /// Where NATS is.
@@ -33,6 +37,8 @@ impl Default for Config {
             identity: None,
             concurrency: 2,
             connections: 4,
+            verifications: 1,
+            verify_patience_seconds: 600,
             http_port: common::names::PORT_DAEMON_HTTP,
             nats: common::events::Config::default(),
         }

@@ -33,6 +33,8 @@ use crate::metrics::{Cluster, Metrics};
 use crate::objects::{self, time};
 use crate::{decide, dumping};
 
+mod verifying;
+
 /// Keeps the object until what it stands for is gone from the bucket.
 const FINALIZER: &str = "pelorus.dev/dump";
 /// Attempts at one dump.
@@ -110,8 +112,10 @@ impl Look {
         if self.dump.metadata.deletion_timestamp.is_some() {
             return self.take_away().await;
         }
-        if is_over(&self.dump) {
-            return Ok(Action::await_change());
+        match phase(&self.dump) {
+            Some(DumpPhase::Verifying) => return Box::pin(self.verify()).await,
+            Some(DumpPhase::Succeeded | DumpPhase::Failed) => return Ok(Action::await_change()),
+            Some(DumpPhase::Pending | DumpPhase::Running | DumpPhase::Deleting) | None => {}
         }
         self.hold(true).await?;
         if self.dump.spec.method == BackupMethod::Physical {
@@ -212,8 +216,9 @@ impl Look {
         let before = self.dump.status.as_ref();
         let started = before.and_then(|status| status.started_at.as_ref()).map(|at| at.0);
         let seconds = began.map(|began| common::clock::now().as_second().saturating_sub(began.as_second()).max(0));
+        let verifies = self.dump.spec.verify && manifest.whole;
         let mut status = json!({
-            "phase": DumpPhase::Succeeded,
+            "phase": if verifies { DumpPhase::Verifying } else { DumpPhase::Succeeded },
             "progress": {"rows": rows, "bytes": bytes, "percent": 100},
             "source": before.and_then(|status| status.source.clone()),
             "gtid": manifest.gtid.to_string(),
@@ -234,6 +239,7 @@ impl Look {
         let data =
             json!({"dump": self.dump.name_any(), "gtid": manifest.gtid.to_string(), "bytes": stored, "rows": rows});
         self.event("backup.succeeded", data);
+        // The next look verifies it, if that is asked for.
         Ok(Action::await_change())
     }
 
@@ -329,10 +335,13 @@ impl Look {
     }
 }
 
-/// Whether it was made, or given up.
+fn phase(dump: &MySQLDump) -> Option<DumpPhase> {
+    dump.status.as_ref().and_then(|status| status.phase)
+}
+
+/// Whether it was made, or given up. One that is being verified is made.
 pub fn is_over(dump: &MySQLDump) -> bool {
-    let phase = dump.status.as_ref().and_then(|status| status.phase);
-    matches!(phase, Some(DumpPhase::Succeeded | DumpPhase::Failed))
+    matches!(phase(dump), Some(DumpPhase::Succeeded | DumpPhase::Verifying | DumpPhase::Failed))
 }
 
 /// Everything in a dump's folder; the manifest first, so that what is left is no dump.

@@ -1,6 +1,15 @@
-//! Which instance is read for a dump. Pure.
+//! Which instance is read for a dump, what a scratch cluster says of one, and whether those of a cluster are well. Pure.
 
-use common::crd::{InstancePhase, InstanceRole, InstanceStatus, MySQLClusterStatus};
+use common::conditions::Finding;
+use common::crd::{
+    DumpPhase, InstancePhase, InstanceRole, InstanceStatus, MySQLBackupSchedule, MySQLCluster, MySQLClusterStatus,
+    MySQLDump,
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::schedule::Schedule;
+use crate::scheduling::LABEL_SCHEDULE;
 
 /// A replica that lies further behind is not read: the dump would be old when it is made.
 const LAG_MAX_SECONDS: f64 = 300.0;
@@ -27,6 +36,94 @@ pub fn source(status: Option<&MySQLClusterStatus>) -> Result<&str, &'static str>
     best.or_else(primary).map(|instance| instance.name.as_str()).ok_or("no instance can be read")
 }
 
+/// The condition of a cluster that says what became of its restore.
+const RESTORED: &str = "Restored";
+/// A scratch cluster that is not even filled for so long never will be: its volume or its pod does not come.
+const GIVE_UP_SECONDS: u64 = 86_400;
+
+/// How far a verification is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// There is no scratch cluster.
+    Begins,
+    /// For what.
+    Waits(String),
+    /// It was restored, or why it cannot be.
+    Ends(Result<(), String>),
+}
+
+/// By the scratch cluster. A restore that fails is tried again by itself: for so many seconds after the beginning that is waited
+/// for, because a bucket may be away for a moment.
+pub fn verification(scratch: Option<&MySQLCluster>, now: Timestamp, patience_seconds: u64) -> Verification {
+    let Some(scratch) = scratch else { return Verification::Begins };
+    if scratch.metadata.deletion_timestamp.is_some() {
+        return Verification::Waits("an earlier scratch cluster is being taken away".to_owned());
+    }
+    let began = scratch.metadata.creation_timestamp.as_ref().map_or(now, |at| at.0);
+    let age = u64::try_from(now.duration_since(began).as_secs()).unwrap_or(0);
+    let condition = scratch.status.as_ref().and_then(|status| status.condition(RESTORED));
+    let said = condition.map_or_else(|| "the scratch cluster starts".to_owned(), |condition| condition.message.clone());
+    match condition {
+        Some(condition) if condition.status == "True" => Verification::Ends(Ok(())),
+        Some(condition) if condition.reason == "RestoreFailed" && age >= patience_seconds => {
+            Verification::Ends(Err(said))
+        }
+        _ if age >= GIVE_UP_SECONDS => Verification::Ends(Err(format!("it was not restored within a day: {said}"))),
+        _ => Verification::Waits(said),
+    }
+}
+
+/// The condition of a cluster that says whether its backups are well.
+pub const BACKUP_HEALTHY: &str = "BackupHealthy";
+
+/// By all schedules of a cluster, and its dumps: the worst of them is told.
+pub fn health(schedules: &[MySQLBackupSchedule], dumps: &[MySQLDump], now: Timestamp) -> Finding {
+    let mut newest: Option<&str> = None;
+    for schedule in schedules.iter().filter(|schedule| !schedule.spec.suspend) {
+        let name = schedule.name_any();
+        let bad = |reason, what: String| Finding::bad(BACKUP_HEALTHY, reason, format!("{name}: {what}"));
+        let spec = &schedule.spec;
+        let times = match Schedule::new(&spec.schedule, &spec.time_zone, spec.starting_deadline.into()) {
+            Ok(times) => times,
+            Err(problem) => return bad("ScheduleInvalid", problem),
+        };
+        let phase = |dump: &MySQLDump| dump.status.as_ref().and_then(|status| status.phase);
+        let over = |dump: &&MySQLDump| {
+            matches!(phase(dump), Some(DumpPhase::Succeeded | DumpPhase::Verifying | DumpPhase::Failed))
+        };
+        let ours = dumps.iter().filter(|dump| dump.labels().get(LABEL_SCHEDULE) == Some(&name));
+        // Their names end with the time that they are for.
+        let last = ours.filter(over).max_by_key(|dump| dump.name_any());
+        let problem = last.and_then(|dump| dump.status.as_ref()?.problem.as_deref()).unwrap_or_default();
+        if let Some(last) = last.filter(|dump| phase(dump) == Some(DumpPhase::Failed)) {
+            return bad("BackupFailed", format!("{} failed: {problem}", last.name_any()));
+        }
+        let refuted = |dump: &&MySQLDump| {
+            let conditions = dump.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|condition| condition.reason == "NotRestored")
+        };
+        if let Some(last) = last.filter(refuted) {
+            return bad("BackupNotVerified", format!("{} could not be restored: see its condition", last.name_any()));
+        }
+        let status = schedule.status.as_ref();
+        let success = status.and_then(|status| status.last_success_at.as_ref()).map(|at| at.0);
+        let since = success.or_else(|| schedule.creation_timestamp().map(|at| at.0)).unwrap_or(now);
+        if times.is_overdue(since, now) {
+            let what = success.map_or("there is none yet".to_owned(), |at| format!("the last one was made at {at}"));
+            return bad("BackupOverdue", format!("backups are missing: {what}"));
+        }
+        newest = newest.max(last.map(|_| status.and_then(|status| status.last_dump.as_deref()).unwrap_or_default()));
+    }
+    let (reason, message) = match newest {
+        Some(newest) => ("Scheduled", format!("the newest is {newest}")),
+        None if schedules.iter().all(|schedule| schedule.spec.suspend) => {
+            return Finding::bad(BACKUP_HEALTHY, "Suspended", "no schedule makes backups");
+        }
+        None => ("Scheduled", "the first is not due yet".to_owned()),
+    };
+    Finding::good(BACKUP_HEALTHY, reason, message)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value)]
@@ -44,6 +141,78 @@ mod tests {
 
     fn replica(name: &str, lag: f64, state: &str) -> serde_json::Value {
         json!({"name": name, "role": "Replica", "state": state, "lag": lag})
+    }
+
+    #[test]
+    fn a_verification_ends_with_what_the_restore_says() {
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let scratch = |status: &str, reason: &str| -> MySQLCluster {
+            serde_json::from_value(json!({
+                "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster",
+                "metadata": {"name": "verify-1", "creationTimestamp": at(0).to_string()}, "spec": {},
+                "status": {"conditions": [{
+                    "type": "Restored", "status": status, "reason": reason, "message": "said", "lastTransitionTime": at(0).to_string(),
+                }]},
+            }))
+            .unwrap()
+        };
+        let of = |scratch: &MySQLCluster, seconds| verification(Some(scratch), at(seconds), 600);
+        let (waits, ends) = (Verification::Waits("said".into()), Verification::Ends(Err("said".into())));
+        assert_eq!(verification(None, at(0), 600), Verification::Begins);
+        assert_eq!(of(&scratch("True", "Restored"), 5), Verification::Ends(Ok(())));
+        assert_eq!(of(&scratch("False", "Restoring"), 5000), waits);
+        assert_eq!(of(&scratch("False", "RestoreFailed"), 599), waits, "the bucket may be away for a moment");
+        assert_eq!(of(&scratch("False", "RestoreFailed"), 600), ends);
+        assert!(matches!(of(&scratch("False", "Restoring"), 86_400), Verification::Ends(Err(_))));
+        let mut silent = scratch("True", "Restored");
+        silent.status = None;
+        assert!(matches!(of(&silent, 50), Verification::Waits(_)));
+        assert!(matches!(of(&silent, 86_400), Verification::Ends(Err(_))), "its pod never came");
+        let mut going = scratch("True", "Restored");
+        going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+        assert!(matches!(of(&going, 5), Verification::Waits(_)), "whose restore that was is not known any more");
+    }
+
+    #[test]
+    fn a_cluster_is_well_while_its_newest_backups_are() {
+        let at = |minutes: i64| Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap();
+        let schedule = |suspend: bool, success: Option<i64>| -> MySQLBackupSchedule {
+            serde_json::from_value(json!({
+                "metadata": {"name": "hourly", "creationTimestamp": at(0).to_string()},
+                "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}, "schedule": "0 * * * *",
+                         "startingDeadline": "30m", "suspend": suspend},
+                "status": {"lastSuccessAt": success.map(|minutes| at(minutes).to_string()), "lastDump": "hourly-2"},
+            }))
+            .unwrap()
+        };
+        let dump = |name: &str, phase: &str, conditions: serde_json::Value| -> MySQLDump {
+            serde_json::from_value(json!({
+                "metadata": {"name": name, "labels": {"pelorus.dev/schedule": "hourly"}},
+                "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}},
+                "status": {"phase": phase, "problem": "no room", "conditions": conditions},
+            }))
+            .unwrap()
+        };
+        let refuted = json!([{"type": "Verified", "status": "False", "reason": "NotRestored", "message": "",
+                              "lastTransitionTime": at(0).to_string()}]);
+        let [good, failed] = ["Succeeded", "Failed"].map(|phase| dump("hourly-2", phase, json!([])));
+        let reason = |schedule: &MySQLBackupSchedule, dumps: &[MySQLDump], minutes| {
+            let finding = health(std::slice::from_ref(schedule), dumps, at(minutes));
+            (finding.holds, finding.reason)
+        };
+        let fresh = schedule(false, Some(100));
+        assert_eq!(reason(&schedule(false, None), &[], 30), (true, "Scheduled"), "the first is not due yet");
+        assert_eq!(reason(&fresh, std::slice::from_ref(&good), 130), (true, "Scheduled"));
+        assert_eq!(reason(&fresh, &[dump("hourly-1", "Failed", json!([])), good.clone()], 130), (true, "Scheduled"));
+        assert_eq!(reason(&fresh, &[dump("hourly-1", "Succeeded", json!([])), failed], 130), (false, "BackupFailed"));
+        assert_eq!(reason(&fresh, &[good.clone(), dump("hourly-3", "Running", json!([]))], 130), (true, "Scheduled"));
+        assert_eq!(reason(&fresh, &[dump("hourly-2", "Succeeded", refuted)], 130), (false, "BackupNotVerified"));
+        assert_eq!(reason(&fresh, std::slice::from_ref(&good), 400), (false, "BackupOverdue"));
+        assert_eq!(reason(&schedule(false, None), &[], 300), (false, "BackupOverdue"), "none was ever made");
+        assert_eq!(reason(&schedule(true, Some(100)), &[good], 400), (false, "Suspended"));
+        let mut wrong = fresh;
+        wrong.spec.schedule = "99 * * * *".into();
+        assert_eq!(reason(&wrong, &[], 130), (false, "ScheduleInvalid"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod config;
 mod controller;
 mod decide;
 mod dumping;
+mod health;
 mod locating;
 mod metrics;
 mod objects;
@@ -44,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
             tokio::join!(
                 controller::run(Arc::clone(&context), token.clone()),
                 scheduling::run(Arc::clone(&context), token.clone()),
+                health::run(Arc::clone(&context), token.clone()),
                 locating::run(context, token)
             );
         })

@@ -26,6 +26,10 @@ pub struct Metrics {
     pub succeeded: Family<Cluster, Counter>,
     /// Attempts that failed.
     pub failed: Family<Cluster, Counter>,
+    /// Dumps that were restored into a scratch cluster.
+    pub verified: Family<Cluster, Counter>,
+    /// Dumps that could not be.
+    pub refuted: Family<Cluster, Counter>,
     /// Bytes put into buckets.
     pub bytes: Family<Cluster, Counter>,
     /// When the last dump that succeeded was taken, seconds since 1970.
@@ -41,6 +45,12 @@ impl Metrics {
         registry.register("running", "Dumps that are being made", metrics.running.clone());
         registry.register("succeeded", "Dumps that succeeded", metrics.succeeded.clone());
         registry.register("failed", "Attempts at a dump that failed", metrics.failed.clone());
+        registry.register("verified", "Dumps that were restored into a scratch cluster", metrics.verified.clone());
+        registry.register(
+            "refuted",
+            "Dumps that could not be restored into a scratch cluster",
+            metrics.refuted.clone(),
+        );
         let bytes = "Dumps that were put into the bucket";
         registry.register_with_unit("stored", bytes, Unit::Bytes, metrics.bytes.clone());
         let taken_at = "When the newest dump that succeeded was taken";

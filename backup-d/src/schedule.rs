@@ -52,6 +52,13 @@ impl Schedule {
         self.cron.find_next_occurrence(&from, false).ok().map(|next| next.timestamp())
     }
 
+    /// Whether a dump that should have been made since the last one that was, is not: two of its times and the deadline have
+    /// passed. One that is being made, or was missed, is no reason for alarm yet.
+    pub fn is_overdue(&self, last: Timestamp, now: Timestamp) -> bool {
+        let second = self.after(last).and_then(|first| self.after(first));
+        second.is_some_and(|second| now.duration_since(second) > self.deadline)
+    }
+
     /// What is due now: the newest time since the last dump that was asked for (or since the schedule was made), if that is
     /// not longer ago than the deadline. Times before it are missed: two dumps at once would tell no more than one.
     pub fn due(&self, last: Timestamp, now: Timestamp) -> Due {

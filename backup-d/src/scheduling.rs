@@ -26,7 +26,7 @@ use crate::objects::{self, time};
 use crate::schedule::{Ended, Schedule, may_go};
 
 /// Label of a dump with the name of the schedule that made it.
-const LABEL_SCHEDULE: &str = "pelorus.dev/schedule";
+pub const LABEL_SCHEDULE: &str = "pelorus.dev/schedule";
 /// Our condition.
 const READY: &str = "Ready";
 /// Longest pause between two looks: retention goes by the clock.
@@ -147,6 +147,7 @@ impl Look {
                 method: spec.method,
                 schemas: Vec::new(),
                 exclude_tables: Vec::new(),
+                verify: spec.verify,
             },
         );
         // No owner: a schedule that is deleted takes no backups along.
@@ -192,7 +193,8 @@ impl Look {
 }
 
 fn is_made(dump: &MySQLDump) -> bool {
-    dump.status.as_ref().is_some_and(|status| status.phase == Some(DumpPhase::Succeeded))
+    let phase = dump.status.as_ref().and_then(|status| status.phase);
+    matches!(phase, Some(DumpPhase::Succeeded | DumpPhase::Verifying))
 }
 
 /// When it was over.

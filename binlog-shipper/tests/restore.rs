@@ -7,8 +7,9 @@ mod scene;
 use std::fs::{self, File};
 use std::time::Duration;
 
-use archive::fetch;
+use archive::catalogue::{self, Known};
 use archive::plan::{Refusal, Target, plan};
+use archive::{Store, fetch};
 use binlog_shipper::ship;
 use binlog_shipper::source::Until;
 use common::binlog::{Begin, Content, Events, Next};
@@ -17,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use testkit::{Mysqld, Options};
 
-use crate::scene::{Scene, empty, executed, restore, rows, write};
+use crate::scene::{Scene, bad_weather, empty, executed, restore, rows, write};
 
 /// All transactions of a server's binlogs, in order.
 fn history(mysqld: &Mysqld) -> Vec<Begin> {
@@ -221,4 +222,30 @@ async fn shippers_killed_again_and_again_lose_nothing() {
     assert_eq!(restore(&scene, &Target::Newest, &mysqld).await, scene.executed());
     let sums = |mysqld: &Mysqld| mysqld.sql("SELECT COUNT(*), SUM(CRC32(CONCAT(id, v))) FROM shop.t").unwrap();
     assert_eq!(sums(&mysqld), sums(&scene.mysqld));
+}
+
+/// Thirty of a hundred answers of the bucket are errors, of which some are lies (F14).
+#[tokio::test]
+async fn a_bucket_that_answers_with_errors_holds_everything_once() {
+    let scene = Scene::new(Options::default());
+    let location = bad_weather(&scene.s3, 5).await;
+    let store = Store::new(&serde_json::from_str(&location).unwrap()).unwrap();
+    for round in 0..10 {
+        write(&scene.mysqld, round * 40 + 1..=round * 40 + 40);
+        let mut stream = scene.stream();
+        (stream.store, stream.flush_every) = (store.clone(), Duration::from_millis(5));
+        // What is read through bad weather is what is there. Whoever cannot begins anew, as the daemon does.
+        let known = loop {
+            match catalogue::read(&store, &scene.root).await {
+                Ok(held) => break Known::of(&held),
+                Err(error) => assert!(matches!(error, catalogue::Error::Store(_)), "{error}"),
+            }
+        };
+        assert_eq!(known, scene.known().await);
+        ship::run(&stream, &known, Until::Now, |_, _| {}).await.unwrap();
+    }
+    assert_eq!(scene.shipped().await, scene.executed());
+    let mysqld = empty(&scene);
+    assert_eq!(restore(&scene, &Target::Newest, &mysqld).await, scene.executed());
+    assert_eq!(rows(&mysqld), (1..=400).collect::<Vec<_>>());
 }

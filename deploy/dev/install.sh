@@ -16,6 +16,7 @@ install pelorus \
   --set topologyCtl.image="$(image topology-ctl)" \
   --set binlogShipper.image="$(image binlog-shipper)" \
   --set backupD.image="$(image backup-d)" \
+  --set backupD.config.verify_patience_seconds=15 \
   --set instanceImage="$(image instance-d)" \
   --set nats.bundled.image="$(image nats)"
 kubectl --namespace "$namespace" get deployments

@@ -23,6 +23,11 @@ const POOL_MIN: u64 = 32 * MIB;
 /// The pool grows in chunks of this size; between, mysqld would round up.
 const POOL_CHUNK: u64 = 128 * MIB;
 
+/// mysqld's own default of `max_connections`.
+const MAX_CONNECTIONS: u64 = 151;
+/// Connections that no single account of users takes away.
+const RESERVED: u64 = 32;
+
 /// Storage engines whose changes cannot be rolled back, so not rewound either.
 const DISABLED_ENGINES: &str = "MyISAM,CSV,MEMORY,ARCHIVE,BLACKHOLE,FEDERATED,MERGE,NDB";
 
@@ -44,6 +49,7 @@ pub fn render(layout: &Layout, identity: &Identity, config: &InstanceConfig) -> 
     for (key, value) in defaults(config.memory_limit_bytes) {
         line(&mut text, key, &value);
     }
+    line(&mut text, "max_user_connections", &for_one_account(&config.settings).to_string());
     text.push_str("\n# Asked for in the custom resource.\n");
     for (key, value) in &config.settings {
         check(key, value)?;
@@ -54,6 +60,14 @@ pub fn render(layout: &Layout, identity: &Identity, config: &InstanceConfig) -> 
         line(&mut text, key, &value);
     }
     Ok(text)
+}
+
+/// Connections of one account: all but those that replication, clones, the archive and orders need. Writers that wait for an
+/// acknowledgement keep theirs, also when their clients are gone; if they had all of them, no replica could come and acknowledge.
+fn for_one_account(settings: &BTreeMap<String, String>) -> u64 {
+    let asked = settings.iter().find(|(key, _)| guarded::normalise(key) == "max_connections");
+    let all = asked.and_then(|(_, value)| plain_number(value)?.parse().ok()).unwrap_or(MAX_CONNECTIONS);
+    all.saturating_sub(RESERVED.min(all / 4)).max(1)
 }
 
 /// Second wall behind topology-ctl's.
@@ -319,6 +333,21 @@ mod tests {
         for guarded in ["sync_binlog=1", "super_read_only=ON", "server_id=3", "require_secure_transport=ON"] {
             assert!(text.find(guarded).unwrap() > user, "{guarded}");
         }
+    }
+
+    #[test]
+    fn no_account_takes_all_connections() {
+        for (settings, expected) in [
+            (&[][..], 119),
+            (&[("max_connections", "1k")], 992),
+            (&[("max-connections", "40")], 30),
+            (&[("max_connections", "1")], 1),
+        ] {
+            let text = rendered(settings).unwrap();
+            assert!(text.contains(&format!("max_user_connections={expected}\n")), "{settings:?}: {text}");
+        }
+        let text = rendered(&[("max_user_connections", "0")]).unwrap();
+        assert!(text.find("max_user_connections=0").unwrap() > text.find("max_user_connections=119").unwrap());
     }
 
     #[test]

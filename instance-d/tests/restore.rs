@@ -87,6 +87,7 @@ fn order(s3: &S3, target: RestoreTarget) -> RestoreOrder {
         namespace: "test".to_owned(),
         cluster: "db".to_owned(),
         uid: None,
+        dump: None,
         target,
     }
 }
@@ -282,4 +283,26 @@ async fn a_restore_begins_with_the_newest_dump_within_its_target() {
     assert_eq!(scene.value(1, "SELECT COUNT(*) FROM mysql.user WHERE user='root'").await, "0");
     scene.promote(1, 1, 0, &[]).await.unwrap();
     scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (1)", SQL).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_begins_with_the_dump_that_is_named_or_says_why_not() {
+    let (scene, s3, _, _) = archived().await;
+    let first = dump(&scene, &s3, "uid").await;
+    scene.admin(0).await.exec("INSERT INTO t.`rows` VALUES (1001)", SQL).await.unwrap();
+    let second = dump(&scene, &s3, "uid").await;
+    let without = vec![("t".to_owned(), "rows".to_owned())];
+    let some = dump::schema::Selection { without, ..dump::schema::Selection::default() };
+    let part = dump_of(&scene, &s3, "uid", some).await;
+    ship(&scene, &s3, "uid").await;
+    let named = |id: &str, target| RestoreOrder { dump: Some(id.to_owned()), ..order(&s3, target) };
+    let refused = fails(&scene, &named("nobody", RestoreTarget::Newest)).await;
+    assert!(refused.contains("the dump nobody in prod/test/db/uid/ is not there"), "{refused}");
+    assert!(fails(&scene, &named(&part.id, RestoreTarget::Newest)).await.contains("is one of a part"));
+    let beyond = fails(&scene, &named(&second.id, RestoreTarget::Gtid(first.gtid.clone()))).await;
+    assert!(beyond.contains("holds what is not within the target"), "{beyond}");
+    scene.topology(1).restore(&named(&first.id, RestoreTarget::Newest), CALL).await.unwrap();
+    let state = scene.until(1, "restored", has_data).await;
+    assert_eq!(state.restored.unwrap().gtids, executed(&scene, 0).await);
+    assert!(scene.log(1).contains(&first.id), "the older one, as it was asked for");
 }

@@ -1,6 +1,7 @@
 //! A bucket of a real S3 server on this host, which pods reach at the address of the API server, and what is in it.
 
 use std::io::BufWriter;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use archive::catalogue::{self, Held};
@@ -17,9 +18,13 @@ use serde_json::json;
 use testkit::{Mysqld, Options, S3};
 
 use crate::Cluster;
+use crate::ledger::SCHEMA;
+use crate::pace::{Look, until};
 
 /// Prefix in the bucket.
 const PREFIX: &str = "prod/";
+/// Longest wait for what was written to be in the bucket.
+const SOON: Duration = Duration::from_secs(60);
 /// In no event of a cluster: instances count from 1.
 const SERVER_ID: u32 = 4_000_000_000;
 
@@ -106,5 +111,35 @@ impl Bucket {
         ensure!(written == plan.reaches, "{written} was fetched and {} was planned", plan.reaches);
         mysqld.replay(count, &written.to_string());
         Ok(mysqld)
+    }
+
+    /// Waits until all that the primary has executed now is in the bucket.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub async fn has_all(&self, cluster: &Cluster) -> Result<()> {
+        let executed = cluster.executed(&cluster.primary().await?).await?;
+        until("what was executed to be in the bucket", SOON, async || {
+            let missing = executed.subtract(&self.shipped(cluster).await?);
+            Ok(if missing.is_empty() { Look::Done(()) } else { Look::Not(format!("{missing} is not there")) })
+        })
+        .await
+    }
+
+    /// A copy made of the bucket alone has the ledger's rows, all of them and no other (I9).
+    ///
+    /// # Errors
+    /// When it has not.
+    pub async fn restores(&self, cluster: &Cluster) -> Result<()> {
+        let mysqld = self.restored(cluster).await?;
+        let question = format!("CHECKSUM TABLE {SCHEMA}.entries");
+        let restored = mysqld.sql(&question).map_err(anyhow::Error::msg)?;
+        let primary: Vec<(String, Option<u64>)> = cluster.rows(&cluster.primary().await?, &question).await?;
+        let wanted = primary.first().and_then(|(_, sum)| *sum).context("no checksum")?;
+        ensure!(
+            restored.trim().ends_with(&format!("\t{wanted}")),
+            "restored {restored:?}, and the primary has {wanted}"
+        );
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod filled;
+mod weather;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,6 +24,7 @@ use testkit::{Mysqld, Options, S3, program};
 use uuid::Uuid;
 
 pub use self::filled::{empty, restore, rows, write};
+pub use self::weather::bad_weather;
 
 /// Of the streaming account. A quote and a backslash: it goes over the wire, not through SQL.
 const PASSWORD: &str = "it's \\ secret";

@@ -339,4 +339,8 @@ pub struct RestoreLocation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[0-9a-zA-Z-]+$"))]
     pub uid: Option<String>,
+    /// The dump to begin with, by its name in the bucket. Absent: the newest that is within the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[0-9a-zA-Z-]+$"))]
+    pub dump: Option<String>,
 }

@@ -70,6 +70,11 @@ pub struct MySQLDumpSpec {
         inner(length(min = 3, max = 200), regex(pattern = r"^([^.`]+|`([^`]|``)+`)\.([^.`]+|`([^`]|``)+`)$"))
     )]
     pub exclude_tables: Vec<String>,
+
+    /// Restore it into a scratch cluster of one instance when it is made, with a volume as large as an instance's, and say so in
+    /// `status.verified`. Of a dump of everything only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
 }
 
 /// How a backup is made.

@@ -26,6 +26,9 @@ pub struct RestoreOrder {
     pub cluster: String,
     /// Its uid, where more than one of that name has written there.
     pub uid: Option<String>,
+    /// The dump to begin with; absent: the newest that is within the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump: Option<String>,
     /// How far.
     pub target: RestoreTarget,
 }

@@ -66,7 +66,7 @@ async fn run(instance: &Arc<Instance>, order: RestoreOrder, begun: Instant) -> R
     // First what may well fail, and tells people what they got wrong.
     instance.change(|facts| facts.progress = Some(step("reading the archive")));
     let source = Source::open(&order).await?;
-    let (dump, plan) = source.plan(&order.target).await?;
+    let (dump, plan) = source.plan(order.dump.as_deref(), &order.target).await?;
     after("planned").await?;
     let mut session = match &dump {
         Some(dump) => source.load(instance, dump).await?,
@@ -112,13 +112,16 @@ impl Source {
     }
 
     /// Where to begin, and what to replay on top of it.
-    async fn plan(&self, target: &RestoreTarget) -> Result<(Option<Manifest>, Plan)> {
+    async fn plan(&self, dump: Option<&str>, target: &RestoreTarget) -> Result<(Option<Manifest>, Plan)> {
         let target = match target {
             RestoreTarget::Newest => Target::Newest,
             RestoreTarget::Time(time) => Target::Time(*time),
             RestoreTarget::Gtid(set) => Target::Gtid(set.clone()),
         };
-        let dump = self.dump(&target).await?;
+        let dump = match dump {
+            Some(id) => Some(self.named(id, &target).await?),
+            None => self.newest(&target).await?,
+        };
         let base = dump.as_ref().map(|dump| dump.gtid.clone()).unwrap_or_default();
         let plan = plan::plan(&base, &self.held, &target).map_err(archive_error)?;
         let reach = reach(&base, &self.held);
@@ -147,8 +150,22 @@ impl Source {
         Ok((dump, plan))
     }
 
+    /// A dump by its name, if a restore to this target can begin with it.
+    async fn named(&self, id: &str, target: &Target) -> Result<Manifest> {
+        let found = dump::load::manifest(&self.store, &self.root, id).await.map_err(archive_error)?;
+        let refused = |why: &str| Error::Archive(format!("the dump {id} in {} {why}", self.root.prefix()));
+        let Found { manifest, .. } = found.ok_or_else(|| refused("is not there"))?;
+        if !manifest.whole {
+            return Err(refused("is one of a part: a restore cannot begin with it"));
+        }
+        if !begins(&manifest.gtid, manifest.taken_at, &self.held, target) {
+            return Err(refused("holds what is not within the target"));
+        }
+        Ok(manifest)
+    }
+
     /// The newest dump that a restore to this target can begin with.
-    async fn dump(&self, target: &Target) -> Result<Option<Manifest>> {
+    async fn newest(&self, target: &Target) -> Result<Option<Manifest>> {
         let ids = self.store.folders(&self.root.dumps()).await.map_err(archive_error)?;
         // Names are in the order of time.
         for id in ids.iter().rev() {

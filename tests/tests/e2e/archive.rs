@@ -25,28 +25,6 @@ const ROWS: &str = "SELECT CONCAT(COUNT(*), ' with the sum ', SUM(id)) FROM shop
 /// The time, as a restore takes it.
 const NOW: &str = "SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')";
 
-/// Waits until all that the primary has executed now is in the bucket.
-async fn arrives(bucket: &Bucket, cluster: &Cluster) -> Result<()> {
-    let executed = cluster.executed(&cluster.primary().await?).await?;
-    until("what was executed to be in the bucket", SOON, async || {
-        let missing = executed.subtract(&bucket.shipped(cluster).await?);
-        Ok(if missing.is_empty() { Look::Done(()) } else { Look::Not(format!("{missing} is not there")) })
-    })
-    .await?;
-    Ok(())
-}
-
-/// A copy made of the bucket alone has the ledger's rows, all of them and no other.
-async fn restores(bucket: &Bucket, cluster: &Cluster) -> Result<()> {
-    let mysqld = bucket.restored(cluster).await?;
-    let question = format!("CHECKSUM TABLE {SCHEMA}.entries");
-    let restored = mysqld.sql(&question).map_err(anyhow::Error::msg)?;
-    let primary: Vec<(String, Option<u64>)> = cluster.rows(&cluster.primary().await?, &question).await?;
-    let wanted = primary.first().and_then(|(_, sum)| *sum).context("no checksum")?;
-    ensure!(restored.trim().ends_with(&format!("\t{wanted}")), "restored {restored:?}, and the primary has {wanted}");
-    Ok(())
-}
-
 #[tokio::test]
 async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
     run("archive", async |scene| {
@@ -57,7 +35,7 @@ async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
         shop.wait_condition("BinlogShipping", "True", SOON).await?;
         let ledger = Ledger::start(&shop, Options::default()).await?;
         ledger.wait_for(100, SOON).await?;
-        arrives(&bucket, &shop).await?;
+        bucket.has_all(&shop).await?;
         scene.step("shipped from the first primary");
 
         let faults = Faults::new(&shop);
@@ -70,7 +48,7 @@ async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
         .await?;
         let before = ledger.acknowledged();
         ledger.wait_for(before + 100, SOON).await?;
-        arrives(&bucket, &shop).await?;
+        bucket.has_all(&shop).await?;
         scene.step("shipped from the second");
 
         bucket.server.kill();
@@ -84,9 +62,9 @@ async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
         shop.wait_condition("BinlogShipping", "True", SOON).await?;
         shop.wait_ready(3, SOON).await?;
         ledger.finish().await?.expect_lossless(&shop).await?;
-        arrives(&bucket, &shop).await?;
+        bucket.has_all(&shop).await?;
         scene.step("shipped after the outage of the bucket, by another shipper");
-        restores(&bucket, &shop).await?;
+        bucket.restores(&shop).await?;
 
         let executed = shop.executed(&shop.primary().await?).await?;
         let reaches = |status: &MySQLClusterStatus| {
@@ -150,7 +128,7 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
         shop.write(&["DELETE FROM shop.rows_of_value WHERE id > 2"]).await?;
         let after: String = shop.value(&old, ROWS).await?;
         ensure!(before != after, "{before}");
-        arrives(&bucket, &shop).await?;
+        bucket.has_all(&shop).await?;
         let all = shop.executed(&old).await?;
         until("a record of it", SOON, async || {
             let records = shop.api::<MySQLBinlog>().list(&ListParams::default()).await?;
@@ -200,9 +178,9 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
     .await
 }
 
-/// Asks for a dump of a cluster, and waits until it is made.
-async fn dumped(cluster: &Cluster, name: &str) -> Result<MySQLDump> {
-    let spec = json!({"clusterRef": {"name": cluster.name}, "locationRef": {"name": "here"}});
+/// Asks for a dump of a cluster, and waits until it is in a phase.
+pub async fn dumped(cluster: &Cluster, name: &str, verify: bool, phase: DumpPhase) -> Result<MySQLDump> {
+    let spec = json!({"clusterRef": {"name": cluster.name}, "locationRef": {"name": "here"}, "verify": verify});
     let dump: MySQLDump = serde_json::from_value(json!({
         "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump", "metadata": {"name": name}, "spec": spec,
     }))?;
@@ -210,7 +188,7 @@ async fn dumped(cluster: &Cluster, name: &str) -> Result<MySQLDump> {
     until(&format!("the dump {name}"), SOON, async || {
         let dump: MySQLDump = cluster.api().get(name).await?;
         Ok(match dump.status.as_ref().and_then(|status| status.phase) {
-            Some(DumpPhase::Succeeded) => Look::Done(dump),
+            Some(reached) if reached == phase => Look::Done(dump),
             _ => Look::Not(format!("{:?}", dump.status)),
         })
     })
@@ -232,7 +210,7 @@ async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result
         .await?;
         let ledger = Ledger::start(&shop, Options::default()).await?;
         ledger.wait_for(200, SOON).await?;
-        let dump = dumped(&shop, "first").await?;
+        let dump = dumped(&shop, "first", false, DumpPhase::Succeeded).await?;
         let status = dump.status.clone().context("no status")?;
         let primary = shop.primary().await?;
         ensure!(status.source.as_ref().is_some_and(|source| *source != primary), "a replica is read: {status:?}");
@@ -243,7 +221,7 @@ async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result
         let moment: String = shop.value(&primary, NOW).await?;
         tokio::time::sleep(Duration::from_millis(5)).await;
         shop.write(&["DELETE FROM shop.rows_of_value"]).await?;
-        arrives(&bucket, &shop).await?;
+        bucket.has_all(&shop).await?;
         scene.harness.wait_events(&shop, &["backup.started", "backup.succeeded"], SOON).await?;
 
         let place = json!({"locationRef": {"name": "here"}, "cluster": "shop"});
@@ -295,7 +273,7 @@ async fn a_schedule_asks_for_dumps_until_it_is_suspended() -> Result<()> {
             let schedule: MySQLBackupSchedule = serde_json::from_value(json!({
                 "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLBackupSchedule", "metadata": {"name": name},
                 "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}, "schedule": pattern,
-                         "timeZone": "Asia/Seoul"},
+                         "timeZone": "Asia/Seoul", "verify": false},
             }))?;
             schedules.create(&PostParams::default(), &schedule).await?;
             Ok(())
@@ -318,6 +296,10 @@ async fn a_schedule_asks_for_dumps_until_it_is_suspended() -> Result<()> {
         let dump: MySQLDump = shop.api().get(made.last_dump.as_deref().context("no dump is named")?).await?;
         ensure!(dump.labels().get("pelorus.dev/schedule").is_some_and(|name| name == "each-minute"), "{dump:?}");
         ensure!(made.next_at > made.last_scheduled_at, "{made:?}");
+        // The schedule that nobody understands is an alarm while it is there.
+        shop.wait_condition("BackupHealthy", "False", SOON).await?;
+        schedules.delete("wrong", &DeleteParams::default()).await?;
+        shop.wait_condition("BackupHealthy", "True", SOON).await?;
         let suspended = json!({"spec": {"suspend": true}});
         schedules.patch("each-minute", &PatchParams::default(), &Patch::Merge(&suspended)).await?;
         let stopped = |status: &MySQLBackupScheduleStatus| status.conditions.iter().any(|it| it.reason == "Suspended");

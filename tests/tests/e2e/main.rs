@@ -11,3 +11,4 @@ mod lifecycle;
 mod refusals;
 mod repair;
 mod shared;
+mod verification;

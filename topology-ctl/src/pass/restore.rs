@@ -42,7 +42,8 @@ impl Pass<'_> {
         };
         let location = Location::resolve(&self.context.client, &self.cluster.namespace, &place.location).await;
         let location = location.map_err(|error| format!("spec.restore: {error}"))?;
-        Ok(RestoreOrder { location, namespace: place.namespace, cluster: place.cluster, uid: place.uid, target })
+        let dump = restore.from_location.as_ref().and_then(|from| from.dump.clone());
+        Ok(RestoreOrder { location, namespace: place.namespace, cluster: place.cluster, uid: place.uid, dump, target })
     }
 
     fn named(&self, from: &RestoreLocation) -> Place {

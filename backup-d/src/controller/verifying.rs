@@ -1,0 +1,193 @@
+//! Verification: a dump is restored into a scratch cluster of one instance, which is thrown away. Nothing but a restore proves a
+//! backup: this is the one that `spec.restore` makes, every piece compared with the manifest, and the GTID set with the dump's.
+//!
+//! ```text
+//! Verifying -> scratch cluster -> Restored? -> it is deleted -> Succeeded, with Verified True or False
+//! ```
+//!
+//! It is deleted before it is said what came of it: whoever dies between verifies again.
+
+use std::collections::BTreeMap;
+
+use common::conditions::Finding;
+use common::crd::{
+    MySQLCluster, MySQLClusterSpec, PodTemplate, Restore, RestoreLocation, Retention, Verified, VolumeRetention,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Resource;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+
+use super::{
+    Action, Api, DumpPhase, Error, LATER, Look, MySQLDump, ResourceExt, SOON, Value, everywhere, info, json, objects,
+    read, time, warn,
+};
+use crate::decide::{self, Verification};
+
+/// Label of a scratch cluster with the name of the dump that is restored into it.
+const LABEL_VERIFIES: &str = "pelorus.dev/verifies";
+/// Our condition.
+const VERIFIED: &str = "Verified";
+
+impl Look {
+    pub(super) async fn verify(&self) -> Result<Action, Error> {
+        let name = format!("verify{}", self.mark());
+        let scratch = self.scratches().get_opt(&name).await?;
+        let ours = |scratch: &MySQLCluster| {
+            scratch.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == self.dump.uid().as_ref())
+        };
+        if scratch.as_ref().is_some_and(|scratch| !ours(scratch)) {
+            return self.conclude(Err(format!("a MySQLCluster {name} is there that is none of this dump's"))).await;
+        }
+        let patience = self.context.config.verify_patience_seconds;
+        match decide::verification(scratch.as_ref(), common::clock::now(), patience) {
+            Verification::Begins => self.begin(&name).await,
+            Verification::Waits(why) => {
+                self.tell(&Finding::bad(VERIFIED, "Verifying", why)).await?;
+                Ok(Action::requeue(SOON))
+            }
+            Verification::Ends(outcome) => {
+                if let Some(scratch) = scratch {
+                    self.throw_away(&scratch).await?;
+                }
+                self.conclude(outcome).await
+            }
+        }
+    }
+
+    fn scratches(&self) -> Api<MySQLCluster> {
+        Api::namespaced(self.context.client.clone(), &self.dump.namespace().unwrap_or_default())
+    }
+
+    async fn begin(&self, name: &str) -> Result<Action, Error> {
+        let config = &self.context.config;
+        let all: Api<MySQLCluster> = everywhere(&self.context.client, config.watch_namespace.as_deref());
+        if all.list(&ListParams::default().labels(LABEL_VERIFIES)).await?.items.len() >= config.verifications {
+            self.tell(&Finding::bad(VERIFIED, "Verifying", "another dump is being verified")).await?;
+            return Ok(Action::requeue(LATER));
+        }
+        let namespace = self.dump.namespace().unwrap_or_default();
+        let of: MySQLCluster =
+            match read::object(&self.context.client, &namespace, &self.dump.spec.cluster_ref.name).await {
+                Ok(of) => of,
+                Err(error @ read::Error::Missing(_)) => return self.conclude(Err(error.to_string())).await,
+                Err(error) => return Err(error.into()),
+            };
+        let Some(scratch) = scratch(name, &self.dump, &of) else {
+            return self.conclude(Err("the status does not say where it lies".to_owned())).await;
+        };
+        info!(scratch = name, "a dump is verified");
+        match self.scratches().create(&PostParams::default(), &scratch).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            Err(kube::Error::Api(status)) if status.is_invalid() => {
+                return self.conclude(Err(format!("the scratch cluster is refused: {}", status.message))).await;
+            }
+            done => drop(done?),
+        }
+        Ok(Action::requeue(SOON))
+    }
+
+    /// That very one: another of its name is not ours to take away.
+    async fn throw_away(&self, scratch: &MySQLCluster) -> Result<(), Error> {
+        let preconditions = Some(Preconditions { uid: scratch.uid(), ..Preconditions::default() });
+        match self
+            .scratches()
+            .delete(&scratch.name_any(), &DeleteParams { preconditions, ..DeleteParams::default() })
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+            done => done.map(drop).map_err(Error::from),
+        }
+    }
+
+    /// Says what came of it, for good.
+    async fn conclude(&self, outcome: Result<(), String>) -> Result<Action, Error> {
+        let labels = self.labels();
+        let gtid = self.dump.status.as_ref().and_then(|status| status.gtid.clone()).unwrap_or_default();
+        let data = json!({"dump": self.dump.name_any(), "gtid": gtid});
+        let mut fields = json!({"phase": DumpPhase::Succeeded});
+        let finding = match &outcome {
+            Ok(()) => {
+                let verified = Verified { at: time(common::clock::now()), gtid: gtid.clone() };
+                fields = json!({"phase": DumpPhase::Succeeded, "verified": verified});
+                Finding::good(VERIFIED, "Restored", "it was restored, and is what its manifest says")
+            }
+            Err(problem) => Finding::bad(VERIFIED, "NotRestored", problem.clone()),
+        };
+        self.write(fields, &finding).await?;
+        match &outcome {
+            Ok(()) => {
+                info!(gtid, "a dump was verified");
+                self.context.metrics.verified.get_or_create(&labels).inc();
+                self.event("backup.verified", data);
+            }
+            Err(problem) => {
+                warn!(problem, "a dump could not be verified");
+                self.context.metrics.refuted.get_or_create(&labels).inc();
+                self.event("backup.refuted", super::merged(&data, json!({"problem": problem})));
+            }
+        }
+        Ok(Action::await_change())
+    }
+
+    /// The condition, if it differs.
+    async fn tell(&self, finding: &Finding) -> Result<(), Error> {
+        let said = self.condition();
+        if said.is_some_and(|said| said.reason == finding.reason && said.message == finding.message) {
+            return Ok(());
+        }
+        self.write(json!({}), finding).await
+    }
+
+    fn condition(&self) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+        let conditions = self.dump.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().find(|condition| condition.type_ == VERIFIED)
+    }
+
+    /// The status as it is, with some fields and our condition anew.
+    async fn write(&self, fields: Value, finding: &Finding) -> Result<(), Error> {
+        let now = time(common::clock::now());
+        let condition = finding.condition(self.condition(), self.dump.metadata.generation, &now);
+        let mut status = super::merged(&json!(self.dump.status.clone().unwrap_or_default()), fields);
+        status = super::merged(&status, json!({"conditions": [condition]}));
+        Ok(objects::say(&self.context.client, &*self.dump, status).await?)
+    }
+}
+
+/// One instance as those of the cluster are, filled from the dump and from nothing else.
+fn scratch(name: &str, dump: &MySQLDump, of: &MySQLCluster) -> Option<MySQLCluster> {
+    let status = dump.status.as_ref()?;
+    let id = status.manifest.as_ref()?.key.strip_suffix("/manifest.json")?.rsplit('/').next()?;
+    let from_location = Some(RestoreLocation {
+        location_ref: dump.spec.location_ref.clone(),
+        cluster: of.name_any(),
+        namespace: None,
+        uid: of.uid(),
+        dump: Some(id.to_owned()),
+    });
+    let restore = Restore { from_selector: None, from_location, point_in_time: None, gtid: status.gtid.clone() };
+    let volume_retention = VolumeRetention { on_scale_down: Retention::Delete, on_delete: Retention::Delete };
+    let MySQLClusterSpec { image, storage, resources, config, pod_template, .. } = of.spec.clone();
+    let spec = MySQLClusterSpec {
+        instances: 1,
+        image,
+        storage,
+        resources,
+        config,
+        // Where it may run; what runs beside has no business with a copy.
+        pod_template: PodTemplate { sidecars: Vec::new(), ..pod_template },
+        volume_retention,
+        restore: Some(restore),
+        ..MySQLClusterSpec::default()
+    };
+    let mut scratch = MySQLCluster::new(name, spec);
+    scratch.metadata.labels = Some(BTreeMap::from([(LABEL_VERIFIES.to_owned(), dump.name_any())]));
+    // A dump that is deleted takes it along.
+    scratch.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: MySQLDump::api_version(&()).into_owned(),
+        kind: MySQLDump::kind(&()).into_owned(),
+        name: dump.name_any(),
+        uid: dump.uid()?,
+        ..OwnerReference::default()
+    }]);
+    Some(scratch)
+}

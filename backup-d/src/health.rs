@@ -1,0 +1,75 @@
+//! The condition BackupHealthy of each MySQLCluster: whether the backups that its schedules promise are there.
+//!
+//! All clusters at once and at a pace: what is overdue goes by the clock, and clusters change far more often than their backups do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::conditions;
+use common::crd::{MySQLBackupSchedule, MySQLCluster, MySQLDump};
+use common::daemon::everywhere;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::controller::Context;
+use crate::decide::{self, BACKUP_HEALTHY};
+use crate::objects::{self, time};
+
+/// Pace of looking.
+const PACE: Duration = Duration::from_secs(20);
+
+/// Namespace and name of a cluster.
+type Name = (String, String);
+
+/// Runs until the token is cancelled.
+pub async fn run(context: Arc<Context>, token: CancellationToken) {
+    let looks = async {
+        loop {
+            if let Err(error) = look(&context).await {
+                warn!(%error, "whether backups are well is not known");
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    };
+    token.run_until_cancelled(looks).await;
+}
+
+async fn look(context: &Context) -> Result<(), kube::Error> {
+    let (client, namespace) = (&context.client, context.config.watch_namespace.as_deref());
+    let all = ListParams::default();
+    let mut schedules: BTreeMap<Name, Vec<MySQLBackupSchedule>> = BTreeMap::new();
+    for schedule in everywhere::<MySQLBackupSchedule>(client, namespace).list(&all).await?.items {
+        let name = (schedule.namespace().unwrap_or_default(), schedule.spec.cluster_ref.name.clone());
+        schedules.entry(name).or_default().push(schedule);
+    }
+    let mut dumps: BTreeMap<Name, Vec<MySQLDump>> = BTreeMap::new();
+    if !schedules.is_empty() {
+        for dump in everywhere::<MySQLDump>(client, namespace).list(&all).await?.items {
+            let name = (dump.namespace().unwrap_or_default(), dump.spec.cluster_ref.name.clone());
+            dumps.entry(name).or_default().push(dump);
+        }
+    }
+    let now = common::clock::now();
+    for cluster in everywhere::<MySQLCluster>(client, namespace).list(&all).await?.items {
+        let status = cluster.status.as_ref();
+        let name = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let Some(schedules) = schedules.get(&name) else {
+            // Its last schedule is gone, and nothing is promised any more.
+            if status.is_some_and(|status| status.condition(BACKUP_HEALTHY).is_some()) {
+                objects::say(client, &cluster, json!({"conditions": []})).await?;
+            }
+            continue;
+        };
+        let finding = decide::health(schedules, dumps.get(&name).map(Vec::as_slice).unwrap_or_default(), now);
+        let generation = cluster.metadata.generation;
+        let report = conditions::report(&[BACKUP_HEALTHY], status, &[finding], generation, &time(now));
+        if report.changed {
+            objects::say(client, &cluster, report.status()).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The archive under faults: they cost it time, and never a transaction; and it costs a failover nothing. In the end of each row
+//! a server that is made of the bucket alone has the ledger's rows (I9).
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::bucket::Bucket;
+use tests::faults::MYSQLD;
+use tests::trial::{Expect, SOON, Trial, row};
+
+/// What ships.
+const SHIPPER: &str = "binlog-shipper";
+/// The list says an hour (F13).
+const OUTAGE: Duration = Duration::from_secs(60);
+/// How long a shipper is paused: its Lease runs out meanwhile (F16).
+const PAUSE: Duration = Duration::from_secs(40);
+/// What is said while the bucket is away, or a shipper dies over its work.
+const LINES: &[&str] = &["put", "the stream is over", "the spool", "binlog", "bucket", "Lease"];
+
+/// Gives the cluster an archive.
+async fn archived(trial: &Trial) -> Result<Bucket> {
+    let bucket = Bucket::open(&trial.harness.client, &trial.shop.namespace, "here").await?;
+    trial.shop.patch(serde_json::json!({"archive": bucket.archive()})).await?;
+    trial.shop.wait_condition("BinlogShipping", "True", SOON * 3).await?;
+    trial.step("archived");
+    Ok(bucket)
+}
+
+/// Everything arrives, and comes back.
+async fn comes_back(trial: &mut Trial, bucket: &Bucket) -> Result<()> {
+    trial.rest().await?;
+    bucket.has_all(&trial.shop).await?;
+    bucket.restores(&trial.shop).await.context("I9")?;
+    trial.step("restored from the bucket alone, and equal");
+    trial.resume().await
+}
+
+#[tokio::test]
+async fn f13_a_bucket_that_is_away_costs_time_only() -> Result<()> {
+    row("F13", async |trial| {
+        let mut bucket = archived(trial).await?;
+        trial.written(100).await?;
+        bucket.server.kill();
+        trial.step("the bucket is away");
+        trial.shop.wait_condition("BinlogShipping", "False", OUTAGE).await?;
+        // The servers write on, in several binlogs, and keep them all.
+        let primary = trial.primary.clone();
+        for _ in 0..3 {
+            trial.shop.local_sql(&primary, "FLUSH BINARY LOGS").await?;
+            trial.written(50).await?;
+        }
+        trial.stays(&primary, OUTAGE).await?;
+        bucket.server.run();
+        trial.mended("the bucket is back");
+        trial.shop.wait_condition("BinlogShipping", "True", OUTAGE).await?;
+        comes_back(trial, &bucket).await?;
+        Ok(Expect::unchanged().lines(LINES))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f15_shippers_killed_in_the_middle_leave_nothing_half() -> Result<()> {
+    row("F15", async |trial| {
+        let bucket = archived(trial).await?;
+        for _ in 0..4 {
+            trial.written(100).await?;
+            for programs in trial.faults.programs_of(SHIPPER).await? {
+                trial.faults.kill_in(programs).await?;
+            }
+            trial.step("all shippers killed");
+        }
+        trial.harness.wait_daemons(Duration::from_secs(120)).await?;
+        comes_back(trial, &bucket).await?;
+        Ok(Expect::unchanged().lines(LINES))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f16_a_shipper_that_wakes_beside_another_ships_nothing_else() -> Result<()> {
+    row("F16", async |trial| {
+        let bucket = archived(trial).await?;
+        trial.written(100).await?;
+        // One after the other, so that whoever works is paused once, and the other has taken over when it wakes.
+        for programs in trial.faults.programs_of(SHIPPER).await? {
+            trial.faults.freeze_in(programs).await?;
+            trial.step("a shipper is paused");
+            tokio::time::sleep(PAUSE).await;
+            trial.written(50).await?;
+            trial.heal().await?;
+            trial.written(50).await?;
+        }
+        comes_back(trial, &bucket).await?;
+        Ok(Expect::unchanged().lines(LINES))
+    })
+    .await
+}
+
+/// All segments below a folder.
+fn segments(folder: PathBuf, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            segments(path, found)?;
+        } else if path.extension().is_some_and(|ending| ending == "zst") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn f17_an_object_that_is_not_what_was_put_is_refused_by_name() -> Result<()> {
+    row("F17", async |trial| {
+        let bucket = archived(trial).await?;
+        trial.written(200).await?;
+        comes_back(trial, &bucket).await?;
+        let mut found = Vec::new();
+        segments(bucket.server.folder(), &mut found)?;
+        let spoilt = found.into_iter().max_by_key(|path| fs::metadata(path).map_or(0, |file| file.len()));
+        let spoilt = spoilt.context("no segment")?;
+        let whole = fs::read(&spoilt)?;
+        let mut bytes = whole.clone();
+        *bytes.last_mut().context("an empty segment")? ^= 1;
+        fs::write(&spoilt, bytes)?;
+        let name = spoilt.file_name().context("no name")?.to_string_lossy().into_owned();
+        let refused = match bucket.restored(&trial.shop).await {
+            Ok(_) => anyhow::bail!("{name} was restored, and it is spoilt"),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(refused.contains(&name), "{name} is not named: {refused}");
+        trial.step(&format!("refused: {refused}"));
+        fs::write(&spoilt, whole)?;
+        comes_back(trial, &bucket).await?;
+        Ok(Expect::unchanged().lines(LINES))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f48_a_backup_lock_does_not_hold_up_a_failover() -> Result<()> {
+    row("F48", async |trial| {
+        let mut held = Vec::new();
+        for pod in trial.replicas.clone() {
+            let shop = trial.shop.clone();
+            held.push(tokio::spawn(
+                async move { shop.local_sql(&pod, "LOCK INSTANCE FOR BACKUP; DO SLEEP(60)").await },
+            ));
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let old = trial.primary.clone();
+        trial.kill(&old, MYSQLD).await?;
+        trial.failed_over(SOON).await?;
+        held.iter().for_each(tokio::task::JoinHandle::abort);
+        Ok(Expect::changes(1))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f53_no_restore_follows_a_branch_that_lost() -> Result<()> {
+    row("F53", async |trial| {
+        let bucket = archived(trial).await?;
+        for _ in 0..3 {
+            trial.written(100).await?;
+            let old = trial.shop.primary().await?;
+            // Cut off first: what it writes from then on nobody acknowledges, and a shipper may have read it.
+            trial.isolate(&old).await?;
+            trial.failed_over(SOON).await?;
+            trial.heal().await?;
+            trial.whole().await?;
+        }
+        comes_back(trial, &bucket).await?;
+        Ok(Expect::changes(3).lines(LINES))
+    })
+    .await
+}
