@@ -330,8 +330,11 @@ impl Look {
 
     /// Writes the whole status.
     async fn say(&self, status: Value) -> Result<(), Error> {
-        let generation = json!({"observedGeneration": self.dump.metadata.generation});
-        Ok(objects::say(&self.context.client, &*self.dump, merged(&status, generation)).await?)
+        let mut status = merged(&status, json!({"observedGeneration": self.dump.metadata.generation}));
+        if let Some(fields) = status.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        Ok(objects::say(&self.context.client, &*self.dump, status).await?)
     }
 }
 

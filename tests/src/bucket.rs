@@ -1,5 +1,6 @@
 //! A bucket of a real S3 server on this host, which pods reach at the address of the API server, and what is in it.
 
+use std::collections::BTreeSet;
 use std::io::BufWriter;
 use std::time::Duration;
 
@@ -126,20 +127,32 @@ impl Bucket {
         .await
     }
 
-    /// A copy made of the bucket alone has the ledger's rows, all of them and no other (I9).
+    /// A copy made of the bucket alone has the ledger's rows: all that were there when this began, and none that is not there in
+    /// the end (I9). Writers may go on.
     ///
     /// # Errors
     /// When it has not.
     pub async fn restores(&self, cluster: &Cluster) -> Result<()> {
+        let question = format!("SELECT CONCAT_WS(' ', uuid, writer, seq, SHA2(payload, 256)) FROM {SCHEMA}.entries");
+        let there = async || -> Result<BTreeSet<String>> {
+            let rows: Vec<(String,)> = cluster.rows(&cluster.primary().await?, &question).await?;
+            Ok(rows.into_iter().map(|(row,)| row).collect())
+        };
+        let before = there().await?;
+        self.has_all(cluster).await?;
         let mysqld = self.restored(cluster).await?;
-        let question = format!("CHECKSUM TABLE {SCHEMA}.entries");
         let restored = mysqld.sql(&question).map_err(anyhow::Error::msg)?;
-        let primary: Vec<(String, Option<u64>)> = cluster.rows(&cluster.primary().await?, &question).await?;
-        let wanted = primary.first().and_then(|(_, sum)| *sum).context("no checksum")?;
+        let restored: BTreeSet<String> = restored.lines().map(str::to_owned).collect();
+        let after = there().await?;
+        let lacks = before.difference(&restored).next();
         ensure!(
-            restored.trim().ends_with(&format!("\t{wanted}")),
-            "restored {restored:?}, and the primary has {wanted}"
+            lacks.is_none(),
+            "of {} rows {} were restored, and one is missing: {lacks:?}",
+            before.len(),
+            restored.len()
         );
+        let strange = restored.difference(&after).next();
+        ensure!(strange.is_none(), "{strange:?} was restored, and the primary does not have it");
         Ok(())
     }
 }

@@ -106,7 +106,7 @@ impl Log {
 
     /// Which rows instances have that the primary has not, and the other way round.
     async fn differences(&self, cluster: &Cluster, primary: &str, pods: &[String]) -> Result<Vec<String>> {
-        let question = format!("SELECT CONCAT_WS(' ', uuid, writer, seq, MD5(payload)) FROM {SCHEMA}.entries");
+        let question = format!("SELECT CONCAT_WS(' ', uuid, writer, seq, SHA2(payload, 256)) FROM {SCHEMA}.entries");
         let rows = async |pod: &str| -> Result<BTreeSet<String>> {
             let rows: Vec<(String,)> = cluster.rows(pod, &question).await?;
             Ok(rows.into_iter().map(|(row,)| row).collect())

@@ -5,7 +5,6 @@
 //! time. Waits that the list gives in minutes are constants at the top of each file, shorter than there.
 
 mod alone;
-mod archive;
 mod changes;
 mod control;
 mod crash;

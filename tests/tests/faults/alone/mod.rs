@@ -1,5 +1,6 @@
 //! Rows that break what all clusters share: nextest runs them one at a time.
 
+mod archive;
 mod clocks;
 mod control_plane;
 mod daemons;
