@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::info;
 
 use crate::controller::Context;
 use crate::decide::{self, BACKUP_HEALTHY};
@@ -30,7 +30,8 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
     let looks = async {
         loop {
             if let Err(error) = look(&context).await {
-                warn!(%error, "whether backups are well is not known");
+                // Without an API server, and everybody says so: this is asked again.
+                info!(%error, "whether backups are well is not known now");
             }
             tokio::time::sleep(PACE).await;
         }
