@@ -27,7 +27,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 const TRY: Duration = Duration::from_secs(25);
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Tries of one call: of a bucket that refuses a third of all, one call in four hundred fails for good.
+/// Tries of one call: with three, the archive could not be read through a bucket that spoils three of ten answers.
 const TRIES: u32 = 5;
 /// Larger objects are put in parts of this size: S3 takes 10,000 of at least 5 MiB.
 pub const PART: usize = 16 << 20;

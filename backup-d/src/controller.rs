@@ -112,7 +112,7 @@ impl Look {
         if self.dump.metadata.deletion_timestamp.is_some() {
             return self.take_away().await;
         }
-        match phase(&self.dump) {
+        match decide::phase(&self.dump) {
             Some(DumpPhase::Verifying) => return Box::pin(self.verify()).await,
             Some(DumpPhase::Succeeded | DumpPhase::Failed) => return Ok(Action::await_change()),
             Some(DumpPhase::Pending | DumpPhase::Running | DumpPhase::Deleting) | None => {}
@@ -330,21 +330,9 @@ impl Look {
 
     /// Writes the whole status.
     async fn say(&self, status: Value) -> Result<(), Error> {
-        let mut status = merged(&status, json!({"observedGeneration": self.dump.metadata.generation}));
-        if let Some(fields) = status.as_object_mut() {
-            fields.retain(|_, value| !value.is_null());
-        }
-        Ok(objects::say(&self.context.client, &*self.dump, status).await?)
+        let generation = json!({"observedGeneration": self.dump.metadata.generation});
+        Ok(objects::say(&self.context.client, &*self.dump, merged(&status, generation)).await?)
     }
-}
-
-fn phase(dump: &MySQLDump) -> Option<DumpPhase> {
-    dump.status.as_ref().and_then(|status| status.phase)
-}
-
-/// Whether it was made, or given up. One that is being verified is made.
-pub fn is_over(dump: &MySQLDump) -> bool {
-    matches!(phase(dump), Some(DumpPhase::Succeeded | DumpPhase::Verifying | DumpPhase::Failed))
 }
 
 /// Everything in a dump's folder; the manifest first, so that what is left is no dump.

@@ -5,11 +5,10 @@ use common::crd::{
     DumpPhase, InstancePhase, InstanceRole, InstanceStatus, MySQLBackupSchedule, MySQLCluster, MySQLClusterStatus,
     MySQLDump,
 };
+use common::names::LABEL_SCHEDULE;
 use jiff::Timestamp;
-use kube::ResourceExt;
 
 use crate::schedule::Schedule;
-use crate::scheduling::LABEL_SCHEDULE;
 
 /// A replica that lies further behind is not read: the dump would be old when it is made.
 const LAG_MAX_SECONDS: f64 = 300.0;
@@ -73,6 +72,21 @@ pub fn verification(scratch: Option<&MySQLCluster>, now: Timestamp, patience_sec
     }
 }
 
+/// How far a dump is.
+pub fn phase(dump: &MySQLDump) -> Option<DumpPhase> {
+    dump.status.as_ref().and_then(|status| status.phase)
+}
+
+/// Whether it was made. One that is being verified is.
+pub fn is_made(dump: &MySQLDump) -> bool {
+    matches!(phase(dump), Some(DumpPhase::Succeeded | DumpPhase::Verifying))
+}
+
+/// Whether it was made, or given up.
+pub fn is_over(dump: &MySQLDump) -> bool {
+    is_made(dump) || phase(dump) == Some(DumpPhase::Failed)
+}
+
 /// The condition of a cluster that says whether its backups are well.
 pub const BACKUP_HEALTHY: &str = "BackupHealthy";
 
@@ -80,34 +94,34 @@ pub const BACKUP_HEALTHY: &str = "BackupHealthy";
 pub fn health(schedules: &[MySQLBackupSchedule], dumps: &[MySQLDump], now: Timestamp) -> Finding {
     let mut newest: Option<&str> = None;
     for schedule in schedules.iter().filter(|schedule| !schedule.spec.suspend) {
-        let name = schedule.name_any();
+        let name = schedule.metadata.name.as_deref().unwrap_or_default();
         let bad = |reason, what: String| Finding::bad(BACKUP_HEALTHY, reason, format!("{name}: {what}"));
         let spec = &schedule.spec;
         let times = match Schedule::new(&spec.schedule, &spec.time_zone, spec.starting_deadline.into()) {
             Ok(times) => times,
             Err(problem) => return bad("ScheduleInvalid", problem),
         };
-        let phase = |dump: &MySQLDump| dump.status.as_ref().and_then(|status| status.phase);
-        let over = |dump: &&MySQLDump| {
-            matches!(phase(dump), Some(DumpPhase::Succeeded | DumpPhase::Verifying | DumpPhase::Failed))
-        };
-        let ours = dumps.iter().filter(|dump| dump.labels().get(LABEL_SCHEDULE) == Some(&name));
+        let ours = dumps.iter().filter(|dump| {
+            let labels = dump.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(LABEL_SCHEDULE)).is_some_and(|label| label == name)
+        });
+        let name_of = |dump: &MySQLDump| dump.metadata.name.clone().unwrap_or_default();
         // Their names end with the time that they are for.
-        let last = ours.filter(over).max_by_key(|dump| dump.name_any());
+        let last = ours.filter(|dump| is_over(dump)).max_by_key(|dump| name_of(dump));
         let problem = last.and_then(|dump| dump.status.as_ref()?.problem.as_deref()).unwrap_or_default();
         if let Some(last) = last.filter(|dump| phase(dump) == Some(DumpPhase::Failed)) {
-            return bad("BackupFailed", format!("{} failed: {problem}", last.name_any()));
+            return bad("BackupFailed", format!("{} failed: {problem}", name_of(last)));
         }
         let refuted = |dump: &&MySQLDump| {
             let conditions = dump.status.iter().flat_map(|status| &status.conditions);
             conditions.into_iter().any(|condition| condition.reason == "NotRestored")
         };
         if let Some(last) = last.filter(refuted) {
-            return bad("BackupNotVerified", format!("{} could not be restored: see its condition", last.name_any()));
+            return bad("BackupNotVerified", format!("{} could not be restored: see its condition", name_of(last)));
         }
         let status = schedule.status.as_ref();
         let success = status.and_then(|status| status.last_success_at.as_ref()).map(|at| at.0);
-        let since = success.or_else(|| schedule.creation_timestamp().map(|at| at.0)).unwrap_or(now);
+        let since = success.or_else(|| schedule.metadata.creation_timestamp.as_ref().map(|at| at.0)).unwrap_or(now);
         if times.is_overdue(since, now) {
             let what = success.map_or("there is none yet".to_owned(), |at| format!("the last one was made at {at}"));
             return bad("BackupOverdue", format!("backups are missing: {what}"));

@@ -34,13 +34,21 @@ pub async fn drive<K: Resource<DynamicType = ()>>(
     token.run_until_cancelled(looks).await;
 }
 
-/// Writes the whole status of an object; one that is gone needs none.
+/// Without the fields that are null: apply takes what is left out away, and a schema refuses null.
+pub fn present(mut status: Value) -> Value {
+    if let Some(fields) = status.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    status
+}
+
+/// Writes the whole status of an object, without what is null; one that is gone needs none.
 pub async fn say<K>(client: &Client, object: &K, status: Value) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status});
+    let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": present(status)});
     match api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         done => done.map(drop),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::conditions::Finding;
-use common::crd::{ClusterRef, DumpPhase, MySQLBackupSchedule, MySQLDump, MySQLDumpSpec};
+use common::crd::{ClusterRef, MySQLBackupSchedule, MySQLDump, MySQLDumpSpec};
 use common::daemon::everywhere;
-use common::names::LABEL_CLUSTER;
+use common::names::{LABEL_CLUSTER, LABEL_SCHEDULE};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
@@ -21,12 +21,11 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::controller::{Context, Error, is_over};
+use crate::controller::{Context, Error};
+use crate::decide::{is_made, is_over};
 use crate::objects::{self, time};
 use crate::schedule::{Ended, Schedule, may_go};
 
-/// Label of a dump with the name of the schedule that made it.
-pub const LABEL_SCHEDULE: &str = "pelorus.dev/schedule";
 /// Our condition.
 const READY: &str = "Ready";
 /// Longest pause between two looks: retention goes by the clock.
@@ -183,18 +182,13 @@ impl Look {
         let condition = finding.condition(had, self.schedule.metadata.generation, &time(now));
         if let Some(fields) = status.as_object_mut() {
             fields.insert("conditions".to_owned(), json!([condition]));
-            fields.retain(|_, value| !value.is_null());
         }
+        let status = objects::present(status);
         if json!(before) == status {
             return Ok(());
         }
         Ok(objects::say(&self.context.client, &*self.schedule, status).await?)
     }
-}
-
-fn is_made(dump: &MySQLDump) -> bool {
-    let phase = dump.status.as_ref().and_then(|status| status.phase);
-    matches!(phase, Some(DumpPhase::Succeeded | DumpPhase::Verifying))
 }
 
 /// When it was over.

@@ -11,6 +11,8 @@ pub const VERSION: &str = "v1alpha1";
 pub const LABEL_CLUSTER: &str = "pelorus.dev/cluster";
 /// Label of a record of the archive with the uid of the MySQLCluster that wrote it: a name may have been used again.
 pub const LABEL_CLUSTER_UID: &str = "pelorus.dev/cluster-uid";
+/// Name of the MySQLBackupSchedule, on each MySQLDump that it asked for.
+pub const LABEL_SCHEDULE: &str = "pelorus.dev/schedule";
 /// Label on MySQL pods, for people: `primary` or `replica`. Routing never reads it.
 pub const LABEL_ROLE: &str = "pelorus.dev/role";
 /// Annotation on MySQL pods: digest of the pod template that the pod was made from.

@@ -65,8 +65,9 @@ pub fn render(layout: &Layout, identity: &Identity, config: &InstanceConfig) -> 
 /// Connections of one account: all but those that replication, clones, the archive and orders need. Writers that wait for an
 /// acknowledgement keep theirs, also when their clients are gone; if they had all of them, no replica could come and acknowledge.
 fn for_one_account(settings: &BTreeMap<String, String>) -> u64 {
-    let asked = settings.iter().find(|(key, _)| guarded::normalise(key) == "max_connections");
-    let all = asked.and_then(|(_, value)| plain_number(value)?.parse().ok()).unwrap_or(MAX_CONNECTIONS);
+    let settings = normalised(settings);
+    let asked = settings.get("max_connections").and_then(|value| plain_number(value)?.parse().ok());
+    let all: u64 = asked.unwrap_or(MAX_CONNECTIONS);
     all.saturating_sub(RESERVED.min(all / 4)).max(1)
 }
 

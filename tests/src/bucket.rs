@@ -19,7 +19,7 @@ use serde_json::json;
 use testkit::{Mysqld, Options, S3};
 
 use crate::Cluster;
-use crate::ledger::SCHEMA;
+use crate::ledger;
 use crate::pace::{Look, until};
 
 /// Prefix in the bucket.
@@ -133,15 +133,11 @@ impl Bucket {
     /// # Errors
     /// When it has not.
     pub async fn restores(&self, cluster: &Cluster) -> Result<()> {
-        let question = format!("SELECT CONCAT_WS(' ', uuid, writer, seq, SHA2(payload, 256)) FROM {SCHEMA}.entries");
-        let there = async || -> Result<BTreeSet<String>> {
-            let rows: Vec<(String,)> = cluster.rows(&cluster.primary().await?, &question).await?;
-            Ok(rows.into_iter().map(|(row,)| row).collect())
-        };
+        let there = async || ledger::rows(cluster, &cluster.primary().await?).await;
         let before = there().await?;
         self.has_all(cluster).await?;
         let mysqld = self.restored(cluster).await?;
-        let restored = mysqld.sql(&question).map_err(anyhow::Error::msg)?;
+        let restored = mysqld.sql(&ledger::question()).map_err(anyhow::Error::msg)?;
         let restored: BTreeSet<String> = restored.lines().map(str::to_owned).collect();
         let after = there().await?;
         let lacks = before.difference(&restored).next();

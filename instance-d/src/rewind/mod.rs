@@ -131,7 +131,7 @@ pub async fn rewind(instance: &Arc<Instance>, order: &FollowOrder, theirs: GtidS
 /// An index that cannot be understood.
 pub fn last_binlog(data: &Path) -> Result<Option<String>> {
     match scan::files(data, "binlog") {
-        Ok(files) => Ok(files.last().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned())),
+        Ok(files) => Ok(files.last().map(|path| scan::name(path))),
         Err(Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

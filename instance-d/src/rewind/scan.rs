@@ -91,7 +91,7 @@ impl Held {
 
     /// The file's name, for people.
     pub fn name(&self) -> String {
-        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        name(&self.path)
     }
 
     fn refuse(&mut self, reason: impl Into<String>) {
@@ -99,6 +99,11 @@ impl Held {
             self.refusal = Some(reason.into());
         }
     }
+}
+
+/// Name of a file, without its folder.
+pub fn name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// Goes through the events of one file.

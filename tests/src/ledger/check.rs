@@ -33,6 +33,20 @@ impl Verdict {
     }
 }
 
+/// Asks for each row of the ledger as one text, its uuid first.
+pub fn question() -> String {
+    format!("SELECT CONCAT_WS(' ', uuid, writer, seq, SHA2(payload, 256)) FROM {SCHEMA}.entries")
+}
+
+/// All rows that an instance has.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn rows(cluster: &Cluster, pod: &str) -> Result<BTreeSet<String>> {
+    let rows: Vec<(String,)> = cluster.rows(pod, &question()).await?;
+    Ok(rows.into_iter().map(|(row,)| row).collect())
+}
+
 fn judge(entries: &[Entry], present: &BTreeSet<String>) -> Verdict {
     let name =
         |entry: &Entry| format!("{}/{} {} answered at {:?}", entry.writer, entry.seq, entry.uuid, entry.answered);
@@ -106,20 +120,15 @@ impl Log {
 
     /// Which rows instances have that the primary has not, and the other way round.
     async fn differences(&self, cluster: &Cluster, primary: &str, pods: &[String]) -> Result<Vec<String>> {
-        let question = format!("SELECT CONCAT_WS(' ', uuid, writer, seq, SHA2(payload, 256)) FROM {SCHEMA}.entries");
-        let rows = async |pod: &str| -> Result<BTreeSet<String>> {
-            let rows: Vec<(String,)> = cluster.rows(pod, &question).await?;
-            Ok(rows.into_iter().map(|(row,)| row).collect())
-        };
         let known: BTreeMap<&str, &Entry> = self.entries.iter().map(|entry| (entry.uuid.as_str(), entry)).collect();
         let told = |row: &String| match row.split(' ').next().and_then(|uuid| known.get(uuid)) {
             Some(entry) => format!("{row}, sent at {:?}, {:?} at {:?}", entry.sent, entry.outcome, entry.answered),
             None => format!("{row}, of nobody"),
         };
-        let theirs = rows(primary).await?;
+        let theirs = rows(cluster, primary).await?;
         let mut found = Vec::new();
         for pod in pods.iter().filter(|pod| *pod != primary) {
-            let own = rows(pod).await?;
+            let own = rows(cluster, pod).await?;
             found.extend(own.difference(&theirs).take(20).map(|row| format!("{pod} has besides {}", told(row))));
             found.extend(theirs.difference(&own).take(20).map(|row| format!("{pod} lacks {}", told(row))));
         }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use pelorus_dev::Node;
 
-pub use self::check::Verdict;
+pub use self::check::{Verdict, question, rows};
 pub use self::log::{Entry, Log, Outcome};
 pub use self::tally::{Tally, Turn, turns};
 pub use self::tries::Tries;
