@@ -6,7 +6,7 @@ mod scene;
 
 use std::time::Duration;
 
-use common::instance::{DemoteOrder, FenceOrder, Phase, PromoteOrder, RefusalCode, Role};
+use common::instance::{DemoteOrder, FenceOrder, InstanceState, Phase, PromoteOrder, RefusalCode, Role};
 use nix::sys::signal::Signal;
 use scene::{CALL, SQL, Scene, promotion, refused};
 
@@ -48,6 +48,47 @@ async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
     assert!(state.in_force && !state.tail_unproven);
     scene.admin(0).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
     scene.until_value(1, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+}
+
+/// Its only acker is lost: another gets its data, and proves with that what it holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_stays_closed_is_cloned_and_opens_on_the_word_of_its_clone() {
+    let mut scene = Scene::cluster(2, 1).await;
+    let mut admin = scene.make_table(0).await;
+    scene.power_off(1);
+    let waiter =
+        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
+    scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
+    scene.power_off(0);
+    assert!(waiter.await.unwrap().is_err());
+    scene.start(0);
+    scene.start(2);
+    scene.until(0, "crashed", |state| state.phase == Phase::Crashed).await;
+    scene.until(2, "empty", |state| state.phase == Phase::Empty).await;
+    scene.promote(0, 2, 1, &[1]).await.unwrap();
+    let closed = |state: &InstanceState| {
+        state.tail_unproven && state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.enabled)
+    };
+    let held = scene.until(0, "closed as a source", closed).await.mysqld.unwrap().executed;
+
+    scene.clone_from(2, 0, None).await.unwrap();
+    let copy = scene.until(2, "cloned", |state| state.phase == Phase::Running && state.mysqld.is_some()).await;
+    let received = copy.mysqld.unwrap().received;
+    assert_eq!(received, held, "the tail came along");
+    // It is locked out as long as it is no acker: it comes to no source, but has promised what it is told.
+    assert!(scene.follow(2, 2, 0, false).await.is_err());
+    assert_eq!(scene.failover(2).state(CALL).await.unwrap().promised, 2);
+    let order = PromoteOrder { apply_timeout_ms: 1000, proven: Some(received), ..promotion(2, 1, &[1, 2]) };
+    let state = scene.failover(0).promote(&order, CALL).await.unwrap();
+    assert!(state.in_force && !state.tail_unproven);
+    scene.follow(2, 2, 0, true).await.unwrap();
+    scene.until_connected(2).await;
+    scene.admin(0).await.exec("INSERT INTO t.`rows` VALUES (2)", SQL).await.unwrap();
+    scene.until_value(2, "SELECT COUNT(*) FROM t.`rows`", "2").await;
+
+    // A late order does not take the data of who acknowledges by now.
+    let data = scene.failover(2).state(CALL).await.unwrap().data_id;
+    assert_eq!(refused(scene.clone_from(2, 0, data).await).0, RefusalCode::Conflict);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use common::crd::{MySQLCluster, MySQLClusterStatus};
+use common::crd::{MySQLCluster, MySQLClusterStatus, OperationPhase};
 use common::daemon::everywhere;
 use common::events::Events;
+use common::instance::Epoch;
 use common::names;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -35,7 +36,7 @@ use tracing::{debug, error, info, instrument, warn};
 
 use crate::build::{Cluster, MANAGED_BY};
 use crate::config::Config;
-use crate::decide::Record;
+use crate::decide::{Leader, Record};
 use crate::error::Error;
 use crate::memory::{Fingerprint, Key, Memories, Memory, jittered};
 use crate::metrics::{Label, Metrics};
@@ -149,7 +150,20 @@ where
 /// failover-d's facts, as the decisions take them.
 pub fn record(status: Option<&MySQLClusterStatus>) -> Record {
     let record = status.map(MySQLClusterStatus::record).unwrap_or_default();
+    let leader = match &record.operation {
+        None => record.primary.clone().map(|name| (name, record.primary_data.clone(), record.epoch)),
+        Some(operation) if operation.phase == OperationPhase::Promoting => {
+            let epoch = Epoch::try_from(operation.epoch).unwrap_or_default();
+            operation.to.clone().map(|name| (name, operation.to_data.clone(), epoch))
+        }
+        Some(_) => None,
+    };
+    let reigns = record.unproven.iter().flat_map(|reign| reign.ackers.iter().chain([&reign.primary]));
+    let begun = record.operation.iter().flat_map(|operation| &operation.ackers);
+    let counted = reigns.chain(begun).chain(&record.ackers).chain(&record.primary).cloned().collect();
     Record {
+        leader: leader.map(|(name, data, epoch)| Leader { name, data, epoch }),
+        counted,
         epoch: record.epoch,
         primary: record.primary,
         ackers: record.ackers.into_iter().collect(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use crate::decide::Record;
+use crate::decide::closed::Closed;
 use crate::decide::provision::Attempt;
 
 /// An operation has this long to itself.
@@ -38,6 +39,8 @@ pub struct Memory {
     pub uid: String,
     /// Provisioning attempts by instance.
     pub attempts: BTreeMap<String, Attempt>,
+    /// Who leads and stays closed.
+    pub closed: Option<Closed>,
     /// How to connect to the instances.
     pub tls: Option<Arc<ClientConfig>>,
     /// Digest of the material in `tls`.

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::instance::{CloneOrder, InstanceState, Phase, Progress, Refusal, RefusalCode};
+use common::instance::{CloneOrder, InstanceState, Phase, Progress, Refusal, RefusalCode, Role};
 use common::mysql::Session;
 use common::names::account;
 use common::sql::{Account, quote_str};
@@ -50,6 +50,8 @@ async fn begin(instance: &Arc<Instance>, order: CloneOrder) -> Result<InstanceSt
     }
     let pass = instance.gate.enter(false, false).await?;
     let (phase, data_id, opened) = instance.look(|facts| (facts.phase, facts.data_id.clone(), facts.opened));
+    let acknowledges =
+        instance.look(|facts| facts.in_force && matches!(facts.promise.role, Role::Replica { acknowledges: true, .. }));
     match phase {
         Phase::Empty => {}
         Phase::Initialising | Phase::Cloning => {
@@ -64,6 +66,10 @@ async fn begin(instance: &Arc<Instance>, order: CloneOrder) -> Result<InstanceSt
             }
             if opened {
                 return Err(Error::Refused(RefusalCode::Conflict, "this instance is an open primary".to_owned()));
+            }
+            // It was condemned when it was not, and is late.
+            if acknowledges && phase == Phase::Running {
+                return Err(Error::Refused(RefusalCode::Conflict, "this instance acknowledges writes".to_owned()));
             }
         }
     }

@@ -9,6 +9,7 @@
 //! Nothing here knows Kubernetes, MySQL or tokio. Not doing something is a plan too, with its reason.
 
 pub mod authority;
+pub mod closed;
 pub mod provision;
 pub mod rebuild;
 pub mod restore;
@@ -34,12 +35,33 @@ pub struct Record {
     pub acks_needed: u32,
     /// Whether a failover or switchover is under way.
     pub operation: bool,
+    /// Who leads: the primary, or the candidate that is being promoted.
+    pub leader: Option<Leader>,
+    /// Everybody whose data may be the proof of an acknowledged write: primaries and ackers of all reigns that an election
+    /// would have to prove.
+    pub counted: BTreeSet<String>,
+}
+
+/// The primary while no operation is under way, or the candidate that one promotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Who.
+    pub name: String,
+    /// Names its data, as it was recorded or elected.
+    pub data: Option<String>,
+    /// In which epoch.
+    pub epoch: Epoch,
 }
 
 impl Record {
     /// No write was ever acknowledged: nothing can be lost, and nobody has claimed the bootstrap.
     pub fn is_new(&self) -> bool {
         self.epoch == 0 && !self.operation
+    }
+
+    /// The epoch in which instances are told whom to follow.
+    pub fn leading_epoch(&self) -> Epoch {
+        self.leader.as_ref().map_or(self.epoch, |leader| leader.epoch)
     }
 }
 
@@ -135,7 +157,15 @@ pub(crate) mod fixtures {
     /// Epoch 1, instance 0 is the primary, all others are ackers.
     pub fn record(count: u32) -> Record {
         let ackers = (1..count).map(name).collect();
-        Record { epoch: 1, primary: Some(name(0)), ackers, acks_needed: (count / 2).min(count - 1), operation: false }
+        Record {
+            epoch: 1,
+            primary: Some(name(0)),
+            ackers,
+            acks_needed: (count / 2).min(count - 1),
+            operation: false,
+            leader: Some(Leader { name: name(0), data: Some("d0".into()), epoch: 1 }),
+            counted: (0..count).map(name).collect(),
+        }
     }
 
     /// A state with nothing special about it.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::instance::{Phase, ReceiverState, Role};
 
+use super::closed::{self, Closed};
 use super::rebuild::{Condemned, condemned};
 use super::{Member, Record, restore};
 
@@ -171,12 +172,13 @@ pub struct Provision {
     pub waiting: Vec<(String, Wait)>,
 }
 
-/// Decides on the instances that need data. `restores`: a new cluster gets its data from an archive. `asked`: the one that a
+/// Decides on the instances that need data. `closed`: who leads and stays closed. `restores`: a new cluster gets its data from an archive. `asked`: the one that a
 /// person wants rebuilt.
 pub fn provision(
     record: &Record,
     members: &[Member],
     attempts: &BTreeMap<String, Attempt>,
+    closed: Option<&Closed>,
     restores: bool,
     asked: Option<&str>,
     now: Instant,
@@ -224,6 +226,26 @@ pub fn provision(
             None if first_is_joining(record, members, &member.name, &busy) => Err(Wait::FirstJoining),
             None => donor(record, members, &member.name, &busy),
         };
+        let chosen = chosen.or_else(|wait| {
+            let source = match wait {
+                Wait::Operation | Wait::StillAcker | Wait::NoDonor => {
+                    closed::donor(closed, record, members, member, now)
+                }
+                Wait::DataFromBefore
+                | Wait::Restoring
+                | Wait::Bootstrapping
+                | Wait::StillPrimary
+                | Wait::DonorsBusy
+                | Wait::FirstJoining
+                | Wait::BackingOff => None,
+            };
+            match source {
+                None => Err(wait),
+                Some(_) if backing_off(attempts, &member.name, now) => Err(Wait::BackingOff),
+                Some(source) if busy.contains(source.name.as_str()) => Err(Wait::DonorsBusy),
+                Some(source) => Ok(source),
+            }
+        });
         match chosen {
             Ok(donor) => {
                 busy.insert(&donor.name);
@@ -345,7 +367,7 @@ mod tests {
     use common::instance::{ErrantOrigin, ErrantReport};
 
     fn plan(record: &Record, members: &[Member]) -> Provision {
-        provision(record, members, &BTreeMap::new(), false, None, Instant::now())
+        provision(record, members, &BTreeMap::new(), None, false, None, Instant::now())
     }
 
     fn clone_of(instance: u32, donor: u32) -> Order {
@@ -492,15 +514,18 @@ mod tests {
             [Outcome::Failed { instance: name(3), problem: String::new() }]
         );
         let record = record(3);
-        assert_eq!(provision(&record, &members, &attempts, false, None, failed).waiting, [(name(3), Wait::BackingOff)]);
+        assert_eq!(
+            provision(&record, &members, &attempts, None, false, None, failed).waiting,
+            [(name(3), Wait::BackingOff)]
+        );
         let later = failed + BACKOFF_FIRST;
-        assert_eq!(provision(&record, &members, &attempts, false, None, later).orders, [clone_of(3, 1)]);
+        assert_eq!(provision(&record, &members, &attempts, None, false, None, later).orders, [clone_of(3, 1)]);
         let again = Attempt::started(attempts.get(&name(3)), Some(name(1)), later);
         attempts.insert(name(3), again);
         let failed = later + ORDER_SHOWS_AFTER;
         review(&mut attempts, &members, failed);
         assert_eq!(
-            provision(&record, &members, &attempts, false, None, failed + BACKOFF_FIRST).waiting,
+            provision(&record, &members, &attempts, None, false, None, failed + BACKOFF_FIRST).waiting,
             [(name(3), Wait::BackingOff)]
         );
         members[3] = member(3);

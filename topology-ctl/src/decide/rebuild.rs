@@ -127,7 +127,8 @@ fn left_behind(record: &Record, member: &Member) -> Option<GtidSet> {
         ErrantOrigin::Tail | ErrantOrigin::Received => true,
         ErrantOrigin::Written => false,
     };
-    (by_itself && state.phase == Phase::Failed && state.promised <= record.epoch).then(|| errant.gtids.clone())
+    (by_itself && state.phase == Phase::Failed && state.promised <= record.leading_epoch())
+        .then(|| errant.gtids.clone())
 }
 
 /// An instance that can never catch up (its source has purged what it misses) and whose every transaction is in the

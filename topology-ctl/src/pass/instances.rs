@@ -14,6 +14,7 @@ use super::Pass;
 use super::converge::Converged;
 use crate::act;
 use crate::build::statefulset::claim_name;
+use crate::decide::closed;
 use crate::decide::provision::{self, Attempt, Order, Provision};
 use crate::decide::rebuild::{self, Why};
 use crate::decide::restore;
@@ -58,10 +59,12 @@ impl Pass<'_> {
         let now = Instant::now();
         let asked = self.asked(observed).await;
         let restores = self.object.spec.restore.is_some();
+        self.memory.closed = closed::watch(self.memory.closed.take(), self.record, &observed.members, now);
         let Provision { orders, waiting } = provision::provision(
             self.record,
             &observed.members,
             &self.memory.attempts,
+            self.memory.closed.as_ref(),
             restores,
             asked.as_deref(),
             now,

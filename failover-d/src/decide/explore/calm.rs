@@ -95,10 +95,7 @@ fn settle(world: &mut World, bounds: &Bounds) {
             }
             world.commit_all(server);
             let wanted = server < world.hope.instances;
-            if wanted
-                && world.wants_clone(server)
-                && let Some(donor) = world.donor(server)
-            {
+            if let Some(donor) = world.donor(server) {
                 world.copy(server, donor);
             }
             if !wanted && !world.is_gone(server) && world.is_free(server) {
@@ -198,10 +195,7 @@ fn judge(world: &mut World, bounds: &Bounds, mind: &Mind, possible: bool) -> Cal
 /// Ackers whose data is gone: while too few others are recorded they are not struck, and hold up what needs them
 /// (docs/failover-protocol.md, "Not done yet").
 fn lost_for_good(world: &World) -> Bits {
-    let lost = |server: &u8| {
-        let this = &world.servers[*server as usize];
-        this.data == 0 || this.failed
-    };
+    let lost = |server: &u8| world.servers[*server as usize].is_lost();
     each(claimed(world).0).filter(lost).fold(0, |out, server| out | one(server))
 }
 
@@ -211,12 +205,70 @@ fn claimed(world: &World) -> (Bits, u8) {
     facts.candidate().map_or((facts.ackers, facts.needed), |(_, intent)| (intent.ackers, intent.needed))
 }
 
-/// Whether fewer than have to acknowledge have data that they can follow with, recorded or not.
+/// Whether a primary is open and fewer than have to acknowledge have data that they can follow with, recorded or not. (From one
+/// that stays closed the others get new data, so that there are enough.)
 fn too_few_are_left(world: &World) -> bool {
+    let leads = world.facts.candidate().map_or(world.facts.primary, |(to, _)| Some(to));
     let able = |server: &u8| {
         let this = &world.servers[*server as usize];
-        let leads = world.facts.candidate().map_or(world.facts.primary, |(to, _)| Some(to));
-        leads != Some(*server) && *server < world.hope.instances && this.data != 0 && !this.failed
+        leads != Some(*server) && *server < world.hope.instances && !this.is_lost()
     };
-    each(world.everybody()).filter(able).count() < usize::from(claimed(world).1)
+    let open = leads.is_some_and(|leader| world.servers[leader as usize].opened);
+    open && each(world.everybody()).filter(able).count() < usize::from(claimed(world).1)
+}
+
+mod tests {
+    use super::super::super::{Kind, OperationPhase};
+    use super::super::facts::Intent;
+    use super::super::scenes::{reigns, written};
+    use super::super::server::Server;
+    use super::super::sets::Made;
+    use super::*;
+
+    /// c-0 died as the primary and was elected again, with a tail of its own; it opens when enough of `ackers` hold that. All
+    /// others are lost: c-1 without data, the others with what was left behind.
+    fn closed(instances: u8, ackers: Bits, needed: u8) -> (World, Bounds) {
+        let bounds = Bounds { instances, ..Bounds::three() };
+        let mut world = World::new(&bounds);
+        reigns(&mut world, 0, 5, ackers, needed);
+        let tail = written(&mut world);
+        let epoch = 6;
+        let left_behind = 1 << world.made.len();
+        world.made.push(Made { uuid: 2, number: 1, acked: 0 });
+        for index in 1..instances {
+            let server = &mut world.servers[usize::from(index)];
+            server.stop();
+            let duty = Duty::Replica { source: 0, acknowledges: true };
+            let held = server.executed | left_behind;
+            *server = Server { failed: true, promised: epoch, duty, executed: held, ..server.clone() };
+        }
+        world.servers[1] = Server::empty();
+        let primary = &mut world.servers[0];
+        primary.stop();
+        primary.tail = tail;
+        primary.start();
+        (primary.promised, primary.unproven) = (epoch, true);
+        primary.duty = Duty::Primary { needed, struck: 0 };
+        let data = primary.data;
+        world.facts.operation = Some(Intent {
+            kind: Kind::Failover,
+            epoch,
+            from: Some(0),
+            to: Some(0),
+            data,
+            phase: OperationPhase::Promoting,
+            ackers,
+            needed,
+        });
+        (world, bounds)
+    }
+
+    #[test]
+    fn a_candidate_that_stays_closed_gets_others_to_prove_what_it_holds() {
+        for (instances, ackers, needed) in [(3, 0b100, 1), (3, 0b110, 1), (5, 0b11100, 2), (5, 0b11110, 2)] {
+            let (world, bounds) = closed(instances, ackers, needed);
+            let rest = calm(&world, &bounds, &Mind::new(&bounds));
+            assert_eq!(rest, Calm::Well, "{instances} instances, ackers {ackers:b}");
+        }
+    }
 }

@@ -137,10 +137,7 @@ impl World {
         if alone && this.serves() && this.needed > 0 {
             out.push(Step::GoOffline { server });
         }
-        if server < self.hope.instances
-            && self.wants_clone(server)
-            && let Some(donor) = self.donor(server)
-        {
+        if let Some(donor) = self.donor(server) {
             out.push(Step::Clone { server, donor });
         }
         if server >= self.hope.instances && !self.is_gone(server) && self.is_free(server) {

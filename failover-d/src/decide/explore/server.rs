@@ -136,6 +136,16 @@ impl Server {
         self.place == Place::Up && self.data != 0
     }
 
+    /// Without data, or with data that is not served any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.place != Place::Gone && (self.data == 0 || self.failed)
+    }
+
+    /// The same, to who has recorded no more than this epoch.
+    pub(super) fn is_lost_at(&self, epoch: Epoch) -> bool {
+        self.is_lost() && (self.data == 0 || self.promised <= epoch)
+    }
+
     /// Takes writes.
     pub(super) fn serves(&self) -> bool {
         self.up() && self.opened && !self.offline

@@ -1,11 +1,12 @@
 //! The world: instances, what is recorded, who decides, and what clients were told.
 
+use super::super::OperationPhase;
 use super::bounds::Bounds;
 use super::command::Command;
 use super::facts::{Facts, Hope};
 use super::heard::Controller;
 use super::server::{Duty, Place, Server};
-use super::sets::{Bits, Epoch, Made, Set, has, lowest, one};
+use super::sets::{Bits, Epoch, Made, Set, each, has, lowest, one};
 
 /// What must never happen, as far as it shows in a step and not in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -265,8 +266,20 @@ impl World {
         server < self.hope.instances || self.facts.primary == Some(server) || has(self.facts.ackers, server)
     }
 
-    /// Whom topology-ctl would copy: a replica with proven history, else the primary.
-    pub(super) fn donor(&self, recipient: u8) -> Option<u8> {
+    /// Whose data topology-ctl would give an instance that has none, or that holds what was left behind.
+    pub(super) fn donor(&self, server: u8) -> Option<u8> {
+        let this = &self.servers[server as usize];
+        let here = this.place != Place::Gone && !this.leaving && this.doing.is_none();
+        if server >= self.hope.instances || !here || !this.is_lost() {
+            return None;
+        }
+        let well = || self.proven_donor(server).filter(|_| self.is_free(server) && this.is_lost_at(self.facts.epoch));
+        let closed = || self.closed_source().filter(|_| self.may_copy_a_closed_one(server));
+        well().or_else(|| closed().filter(|(_, epoch)| this.is_lost_at(*epoch)).map(|(source, _)| source))
+    }
+
+    /// A replica with proven history, else the primary.
+    fn proven_donor(&self, recipient: u8) -> Option<u8> {
         let primary = self.facts.primary?;
         let replica = |server: &u8| {
             let this = &self.servers[*server as usize];
@@ -287,15 +300,41 @@ impl World {
         (0..self.count()).find(replica).or(itself)
     }
 
-    /// Whether topology-ctl would give an instance the data of another.
-    pub(super) fn wants_clone(&self, server: u8) -> bool {
-        let this = &self.servers[server as usize];
-        let condemned = this.failed && this.promised <= self.facts.epoch;
-        this.place != Place::Gone
-            && !this.leaving
-            && this.doing.is_none()
-            && (this.data == 0 || condemned)
-            && self.is_free(server)
+    /// A candidate, or a primary that was started again, that stays closed until it is proven what it holds, and its epoch. It has
+    /// executed all of that.
+    fn closed_source(&self) -> Option<(u8, Epoch)> {
+        let facts = &self.facts;
+        let (source, data, epoch) = match &facts.operation {
+            None => (facts.primary?, facts.data, facts.epoch),
+            Some(intent) => {
+                (intent.to.filter(|_| intent.phase == OperationPhase::Promoting)?, intent.data, intent.epoch)
+            }
+        };
+        let this = &self.servers[source as usize];
+        let closed = this.up() && this.duty.is_primary() && !this.opened && !this.failed && !this.leaving;
+        let whole = this.relay | this.tail == 0 && this.data == data && this.promised == epoch;
+        (closed && whole && this.doing.is_none()).then_some((source, epoch))
+    }
+
+    /// Whose data no proof counts on; or, when nobody else can prove what the closed one holds, one after the other of those who
+    /// are lost.
+    fn may_copy_a_closed_one(&self, server: u8) -> bool {
+        let Some((source, _)) = self.closed_source().filter(|(source, _)| *source != server) else { return false };
+        let counted = self.counted();
+        let may_help = |other: &u8| {
+            let this = &self.servers[*other as usize];
+            let wanted = *other < self.hope.instances && *other != source && *other != server;
+            wanted && (this.place == Place::Gone || !this.is_lost() || !has(counted, *other))
+        };
+        !has(counted, server) || !each(self.everybody()).any(|other| may_help(&other))
+    }
+
+    /// Whose data may be the proof of something.
+    fn counted(&self) -> Bits {
+        let facts = &self.facts;
+        let reigns = facts.unproven.iter().fold(0, |out, rule| out | rule.ackers | one(rule.primary));
+        let begun = facts.operation.as_ref().map_or(0, |intent| intent.ackers);
+        reigns | begun | facts.ackers | facts.primary.map_or(0, one)
     }
 
     /// Data of another in the place of what is there.
