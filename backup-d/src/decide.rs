@@ -1,11 +1,14 @@
-//! Which instance is read for a dump, what a scratch cluster says of one, and whether those of a cluster are well. Pure.
+//! Which instance is read for a dump, what a scratch cluster says of one, whether those of a cluster are well, and when one is needed
+//! at once. Pure.
+
+use std::collections::BTreeMap;
 
 use common::conditions::Finding;
 use common::crd::{
-    DumpPhase, InstancePhase, InstanceRole, InstanceStatus, MySQLBackupSchedule, MySQLCluster, MySQLClusterStatus,
-    MySQLDump,
+    BackupMethod, ClusterRef, DumpPhase, InstancePhase, InstanceRole, InstanceStatus, LocationRef, MySQLBackupSchedule,
+    MySQLCluster, MySQLClusterStatus, MySQLDump, MySQLDumpSpec, RESTORABLE,
 };
-use common::names::LABEL_SCHEDULE;
+use common::names::{LABEL_CLUSTER, LABEL_SCHEDULE};
 use jiff::Timestamp;
 
 use crate::schedule::Schedule;
@@ -85,6 +88,68 @@ pub fn is_made(dump: &MySQLDump) -> bool {
 /// Whether it was made, or given up.
 pub fn is_over(dump: &MySQLDump) -> bool {
     is_made(dump) || phase(dump) == Some(DumpPhase::Failed)
+}
+
+/// When it was asked for.
+pub fn asked_at(dump: &MySQLDump) -> Option<Timestamp> {
+    dump.metadata.creation_timestamp.as_ref().map(|at| at.0)
+}
+
+/// The dump of a schedule for a time.
+pub fn dump_of(schedule: &MySQLBackupSchedule, at: Timestamp) -> MySQLDump {
+    let (name, spec) = (schedule.metadata.name.clone().unwrap_or_default(), &schedule.spec);
+    let mut dump = asked(&name, at, &spec.cluster_ref.name, &spec.location_ref);
+    (dump.spec.method, dump.spec.verify) = (spec.method, spec.verify);
+    // No owner: a schedule that is deleted takes no backups along.
+    dump.metadata.labels.get_or_insert_default().insert(LABEL_SCHEDULE.to_owned(), name);
+    dump
+}
+
+fn asked(name: &str, at: Timestamp, cluster: &str, location: &LocationRef) -> MySQLDump {
+    let spec = MySQLDumpSpec {
+        cluster_ref: ClusterRef { name: cluster.to_owned() },
+        location_ref: location.clone(),
+        method: BackupMethod::Logical,
+        schemas: Vec::new(),
+        exclude_tables: Vec::new(),
+        verify: false,
+    };
+    let mut dump = MySQLDump::new(&format!("{name}-{}", at.strftime("%Y%m%d%H%M")), spec);
+    dump.metadata.labels = Some(BTreeMap::from([(LABEL_CLUSTER.to_owned(), cluster.to_owned())]));
+    dump
+}
+
+/// A dump that closed no gap is followed by another after so many seconds.
+const AGAIN_SECONDS: i64 = 600;
+
+/// The dump that a cluster needs at once: its archive begins late, or binlogs were purged before they were in it, so what is
+/// committed since cannot be restored without (the condition Restorable). It is one of the schedule that writes to the
+/// same place, if there is one, and goes when its time is over; otherwise it stays until a person deletes it.
+pub fn needed(
+    cluster: &MySQLCluster,
+    schedules: &[MySQLBackupSchedule],
+    dumps: &[MySQLDump],
+    now: Timestamp,
+) -> Option<MySQLDump> {
+    let condition = cluster.status.as_ref()?.condition(RESTORABLE).filter(|condition| condition.status == "False")?;
+    let location = &cluster.spec.archive.as_ref()?.location_ref;
+    let recent = now.as_second() - AGAIN_SECONDS;
+    let since = condition.last_transition_time.0.as_second().max(recent);
+    let counts = |dump: &&MySQLDump| {
+        let whole = dump.spec.schemas.is_empty() && dump.spec.exclude_tables.is_empty();
+        let is_new = || asked_at(dump).is_none_or(|at| at.as_second() >= since);
+        whole && dump.spec.location_ref == *location && (!is_over(dump) || is_new())
+    };
+    if cluster.metadata.deletion_timestamp.is_some() || dumps.iter().any(|dump| counts(&dump)) {
+        return None;
+    }
+    let fits = |schedule: &&MySQLBackupSchedule| {
+        let spec = &schedule.spec;
+        !spec.suspend && spec.method == BackupMethod::Logical && spec.location_ref == *location
+    };
+    let name = cluster.metadata.name.as_deref()?;
+    let schedule = schedules.iter().filter(fits).min_by_key(|schedule| &schedule.metadata.name);
+    Some(schedule.map_or_else(|| asked(&format!("{name}-needed"), now, name, location), |one| dump_of(one, now)))
 }
 
 /// The condition of a cluster that says whether its backups are well.
@@ -227,6 +292,56 @@ mod tests {
         let mut wrong = fresh;
         wrong.spec.schedule = "99 * * * *".into();
         assert_eq!(reason(&wrong, &[], 130), (false, "ScheduleInvalid"));
+    }
+
+    #[test]
+    fn what_cannot_be_restored_without_a_dump_gets_one_at_once() {
+        let at = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        let cluster = |status: &str| -> MySQLCluster {
+            serde_json::from_value(json!({
+                "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLCluster", "metadata": {"name": "shop"},
+                "spec": {"archive": {"locationRef": {"name": "here"}}},
+                "status": {"conditions": [{
+                    "type": "Restorable", "status": status, "reason": "DumpNeeded", "message": "",
+                    "lastTransitionTime": at(0).to_string(),
+                }]},
+            }))
+            .unwrap()
+        };
+        let schedule = |place: &str, suspend: bool| -> MySQLBackupSchedule {
+            serde_json::from_value(json!({
+                "metadata": {"name": "nightly"},
+                "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": place}, "schedule": "0 3 * * *",
+                         "suspend": suspend, "verify": true},
+            }))
+            .unwrap()
+        };
+        let dump = |seconds: i64, phase: &str, schemas: serde_json::Value| -> MySQLDump {
+            serde_json::from_value(json!({
+                "metadata": {"name": "one", "creationTimestamp": at(seconds).to_string()},
+                "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}, "schemas": schemas},
+                "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let of = |schedules: &[MySQLBackupSchedule], dumps: &[MySQLDump], seconds| {
+            needed(&cluster("False"), schedules, dumps, at(seconds))
+        };
+        assert_eq!(needed(&cluster("True"), &[], &[], at(5)), None);
+        let plain = of(&[schedule("elsewhere", false), schedule("here", true)], &[], 5).unwrap();
+        assert!(plain.metadata.name.unwrap().starts_with("shop-needed-2027"));
+        assert!(!plain.metadata.labels.unwrap().contains_key(LABEL_SCHEDULE));
+        let scheduled = of(&[schedule("here", false)], &[], 5).unwrap();
+        assert_eq!(scheduled.metadata.labels.unwrap()[LABEL_SCHEDULE], "nightly");
+        assert!(scheduled.spec.verify && scheduled.metadata.name.unwrap().starts_with("nightly-2027"));
+
+        let whole = |seconds, phase| [dump(seconds, phase, json!([]))];
+        assert!(of(&[], &whole(-60, "Succeeded"), 5).is_some(), "it is of before the gap");
+        assert!(of(&[], &whole(-60, "Running"), 5).is_none(), "one after the other");
+        assert!(of(&[], &whole(10, "Pending"), 5000).is_none());
+        assert!(of(&[], &whole(10, "Succeeded"), 609).is_none(), "it is looked for");
+        assert!(of(&[], &whole(10, "Failed"), 611).is_some());
+        assert!(of(&[], &[dump(10, "Succeeded", json!(["some"]))], 20).is_some(), "it is not everything");
     }
 
     #[test]

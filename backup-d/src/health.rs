@@ -1,4 +1,5 @@
-//! The condition BackupHealthy of each MySQLCluster: whether the backups that its schedules promise are there.
+//! The condition BackupHealthy of each MySQLCluster: whether the backups that its schedules promise are there. And the dump that one
+//! needs at once, because its archive cannot be restored without.
 //!
 //! All clusters at once and at a pace: what is overdue goes by the clock, and clusters change far more often than their backups do.
 
@@ -7,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::conditions;
-use common::crd::{MySQLBackupSchedule, MySQLCluster, MySQLDump};
+use common::crd::{MySQLBackupSchedule, MySQLCluster, MySQLDump, RESTORABLE};
 use common::daemon::everywhere;
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{Api, ListParams};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -47,25 +48,40 @@ async fn look(context: &Context) -> Result<(), kube::Error> {
         let name = (schedule.namespace().unwrap_or_default(), schedule.spec.cluster_ref.name.clone());
         schedules.entry(name).or_default().push(schedule);
     }
+    let clusters = everywhere::<MySQLCluster>(client, namespace).list(&all).await?.items;
+    let condition = |cluster: &MySQLCluster, type_| cluster.status.as_ref()?.condition(type_).cloned();
+    let is_cut = |cluster: &MySQLCluster| condition(cluster, RESTORABLE).is_some_and(|it| it.status == "False");
     let mut dumps: BTreeMap<Name, Vec<MySQLDump>> = BTreeMap::new();
-    if !schedules.is_empty() {
+    if !schedules.is_empty() || clusters.iter().any(is_cut) {
         for dump in everywhere::<MySQLDump>(client, namespace).list(&all).await?.items {
             let name = (dump.namespace().unwrap_or_default(), dump.spec.cluster_ref.name.clone());
             dumps.entry(name).or_default().push(dump);
         }
     }
     let now = common::clock::now();
-    for cluster in everywhere::<MySQLCluster>(client, namespace).list(&all).await?.items {
+    for cluster in clusters {
         let status = cluster.status.as_ref();
         let name = (cluster.namespace().unwrap_or_default(), cluster.name_any());
-        let Some(schedules) = schedules.get(&name) else {
+        let schedules = schedules.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let dumps = dumps.get(&name).map(Vec::as_slice).unwrap_or_default();
+        if let Some(dump) = decide::needed(&cluster, schedules, dumps, now) {
+            let asked = dump.name_any();
+            info!(
+                namespace = name.0,
+                cluster = name.1,
+                dump = asked,
+                "the archive cannot be restored without a new dump"
+            );
+            objects::ask(&Api::namespaced(client.clone(), &name.0), &dump).await?;
+        }
+        if schedules.is_empty() {
             // Its last schedule is gone, and nothing is promised any more.
-            if status.is_some_and(|status| status.condition(BACKUP_HEALTHY).is_some()) {
+            if condition(&cluster, BACKUP_HEALTHY).is_some() {
                 objects::say(client, &cluster, json!({"conditions": []})).await?;
             }
             continue;
-        };
-        let finding = decide::health(schedules, dumps.get(&name).map(Vec::as_slice).unwrap_or_default(), now);
+        }
+        let finding = decide::health(schedules, dumps, now);
         let generation = cluster.metadata.generation;
         let report = conditions::report(&[BACKUP_HEALTHY], status, &[finding], generation, &time(now));
         if report.changed {

@@ -2,11 +2,12 @@
 
 use std::fmt::Debug;
 
+use common::crd::MySQLDump;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::controller::{Action, Error as RunError};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -51,6 +52,14 @@ where
     let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": present(status)});
     match api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// Asks for a dump, unless it was asked for already.
+pub async fn ask(api: &Api<MySQLDump>, dump: &MySQLDump) -> Result<(), kube::Error> {
+    match api.create(&PostParams::default(), dump).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         done => done.map(drop),
     }
 }

@@ -3,17 +3,16 @@
 //! A dump is named after its schedule and the time that it is for, so a scheduler that dies between making it and saying so makes no
 //! second one. One dump of a schedule at a time. NATS is not needed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::conditions::Finding;
-use common::crd::{ClusterRef, MySQLBackupSchedule, MySQLDump, MySQLDumpSpec};
+use common::crd::{MySQLBackupSchedule, MySQLDump};
 use common::daemon::everywhere;
-use common::names::{LABEL_CLUSTER, LABEL_SCHEDULE};
+use common::names::LABEL_SCHEDULE;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::controller::{Context, Error};
-use crate::decide::{is_made, is_over};
+use crate::decide::{self, asked_at, is_made, is_over};
 use crate::objects::{self, time};
 use crate::schedule::{Ended, Schedule, may_go};
 
@@ -136,27 +135,9 @@ impl Look {
 
     /// Asks for the dump of a time; its name.
     async fn make(&self, at: Timestamp) -> Result<String, Error> {
-        let spec = &self.schedule.spec;
-        let name = format!("{}-{}", self.schedule.name_any(), at.strftime("%Y%m%d%H%M"));
-        let mut dump = MySQLDump::new(
-            &name,
-            MySQLDumpSpec {
-                cluster_ref: ClusterRef { name: spec.cluster_ref.name.clone() },
-                location_ref: spec.location_ref.clone(),
-                method: spec.method,
-                schemas: Vec::new(),
-                exclude_tables: Vec::new(),
-                verify: spec.verify,
-            },
-        );
-        // No owner: a schedule that is deleted takes no backups along.
-        let labels = [(LABEL_SCHEDULE, self.schedule.name_any()), (LABEL_CLUSTER, spec.cluster_ref.name.clone())];
-        let labels = labels.map(|(key, value)| (key.to_owned(), value));
-        dump.metadata.labels = Some(BTreeMap::from(labels));
-        match self.api().create(&PostParams::default(), &dump).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(name),
-            done => done.map(|_| name).map_err(Error::from),
-        }
+        let dump = decide::dump_of(&self.schedule, at);
+        objects::ask(&self.api(), &dump).await?;
+        Ok(dump.name_any())
     }
 
     /// Deletes the dumps that may go. Their objects in the bucket go with them.
@@ -196,8 +177,4 @@ fn ended_at(dump: &MySQLDump) -> Option<Timestamp> {
     let status = dump.status.as_ref()?;
     let took = status.duration.map_or(Duration::ZERO, Duration::from);
     status.started_at.as_ref().and_then(|at| at.0.checked_add(took).ok()).or_else(|| asked_at(dump))
-}
-
-fn asked_at(dump: &MySQLDump) -> Option<Timestamp> {
-    dump.creation_timestamp().map(|at| at.0)
 }

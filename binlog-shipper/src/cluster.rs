@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use archive::Root;
 use archive::catalogue::{self, Known};
 use common::conditions::{self, Finding};
-use common::crd::{MySQLBinlog, MySQLCluster, Restorable};
+use common::crd::{MySQLBinlog, MySQLCluster, RESTORABLE, Restorable};
 use common::events::{Event, Events};
 use common::gtid::GtidSet;
 use common::mysql::Session;
@@ -42,9 +42,10 @@ mod tidy;
 
 /// Field manager of our writes.
 const MANAGER: &str = "pelorus/binlog-shipper";
-/// Our condition.
+/// Our conditions: whether binlogs go to the bucket, and whether what is there can be restored to the newest. backup-d makes a dump
+/// when the latter does not hold.
 pub const SHIPPING: &str = "BinlogShipping";
-const OURS: [&str; 1] = [SHIPPING];
+const OURS: [&str; 2] = [SHIPPING, RESTORABLE];
 /// Pauses after a stream that ended: doubled from the first to the last.
 const AGAIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(15);
@@ -122,6 +123,8 @@ struct Shared {
     records: Records,
     window: Window,
     horizon: Horizon,
+    /// What the primary had purged when the stream began.
+    purged: GtidSet,
     progress: Progress,
 }
 
@@ -154,9 +157,9 @@ impl Loop {
             let wish = decide(&now);
             let began = Instant::now();
             match &wish {
-                Wish::Nothing => self.say(&now, None).await,
+                Wish::Nothing => self.say(&now, Vec::new()).await,
                 Wish::Wait { reason, message } => {
-                    self.say(&now, Some(Finding::bad(SHIPPING, reason, message.clone()))).await;
+                    self.say(&now, vec![Finding::bad(SHIPPING, reason, message.clone())]).await;
                 }
                 Wish::Stream { .. } => {
                     let ended = tokio::select! {
@@ -170,7 +173,7 @@ impl Loop {
                     let finding = Finding::bad(SHIPPING, ended.reason(), ended.to_string());
                     info!(reason = finding.reason, message = finding.message, "the stream is over");
                     let now = Arc::clone(&cluster.borrow());
-                    self.say(&now, Some(finding)).await;
+                    self.say(&now, vec![finding]).await;
                     pause = if began.elapsed() > GOOD { AGAIN } else { (pause * 2).min(AGAIN_MAX) };
                     tokio::select! {
                         () = sleep(pause) => continue,
@@ -216,7 +219,8 @@ impl Loop {
         };
         let shared = Mutex::new(Shared {
             records: Records::new(origin, &held),
-            window: Window::new(&held, &connect::dumps(&store, &root).await?),
+            window: Window::new(&held, &connect::dumps(&store, &root).await?, &server.purged),
+            purged: server.purged,
             horizon: Horizon::new(&held),
             progress: Progress::default(),
         });
@@ -301,7 +305,8 @@ impl Loop {
                 return Ok(None);
             }
             let held = catalogue::read(&stream.store, &stream.root).await?;
-            Ok::<_, connect::Error>(Some(Window::new(&held, &dumps)))
+            let purged = shared.lock().unwrap_or_else(PoisonError::into_inner).purged.clone();
+            Ok::<_, connect::Error>(Some(Window::new(&held, &dumps, &purged)))
         };
         match looked.await {
             Ok(Some(window)) if !window.needs_dump() => {
@@ -326,11 +331,11 @@ impl Loop {
         let mut written: Option<Instant> = None;
         loop {
             let is_due = written.is_none_or(|at| at.elapsed() >= RECORDS);
-            let (news, oldest, problem) = {
+            let (news, oldest, problem, continuity) = {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 let waits = shared.progress.oldest.map(|since| since.elapsed());
                 let news = if is_due { shared.records.news() } else { Vec::new() };
-                (news, waits, shared.progress.problem.clone())
+                (news, waits, shared.progress.problem.clone(), continuity(&shared.window))
             };
             let waits = oldest.unwrap_or_default();
             let millis = i64::try_from(waits.as_millis()).unwrap_or(i64::MAX);
@@ -342,7 +347,7 @@ impl Loop {
                 Some(_) | None => Finding::good(SHIPPING, "Shipping", format!("from {primary}")),
             };
             let now = Arc::clone(&cluster.borrow());
-            self.say(&now, Some(finding)).await;
+            self.say(&now, vec![finding, continuity]).await;
             if !news.is_empty() {
                 written = Some(Instant::now());
                 if !self.write(news).await {
@@ -376,12 +381,11 @@ impl Loop {
         true
     }
 
-    /// Our condition, if it differs; `None` takes it away.
-    async fn say(&self, cluster: &MySQLCluster, finding: Option<Finding>) {
+    /// Our conditions, if they differ; none takes them away.
+    async fn say(&self, cluster: &MySQLCluster, findings: Vec<Finding>) {
         let now = Time(common::clock::now());
         let status = cluster.status.as_ref();
         let had = status.is_some_and(|status| status.condition(SHIPPING).is_some());
-        let findings: Vec<Finding> = finding.into_iter().collect();
         let restorable = self.restorable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (conditions, restorable) = if findings.is_empty() {
             if !had {
@@ -424,6 +428,16 @@ impl Loop {
         });
         self.gap = gap.clone();
     }
+}
+
+/// Whether what was shipped can be restored.
+fn continuity(window: &Window) -> Finding {
+    if window.needs_dump() {
+        let message = "binlogs were purged before they were in the archive: what was committed after them can be restored from the \
+                       next dump on";
+        return Finding::bad(RESTORABLE, "DumpNeeded", message);
+    }
+    Finding::good(RESTORABLE, "Continuous", "status.restorable says from when to when")
 }
 
 /// Waits until something else is wished for; whether the cluster is gone.

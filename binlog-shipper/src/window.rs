@@ -43,10 +43,14 @@ pub struct Proven {
 }
 
 impl Window {
-    /// Of what the archive holds. Dumps are in the order of time.
-    pub fn new(held: &[Held], dumps: &[Dump]) -> Self {
+    /// Of what the archive holds. Dumps are in the order of time. What the primary has `purged` comes from nowhere any more: it has
+    /// to be in the archive, too.
+    pub fn new(held: &[Held], dumps: &[Dump], purged: &GtidSet) -> Self {
         let nothing = Dump { gtid: GtidSet::default(), taken_at: 0 };
-        let whole = |base: &&Dump| reach(&base.gtid, held).gap.is_empty();
+        let whole = |base: &&Dump| {
+            let Reach { gtid, gap, .. } = reach(&base.gtid, held);
+            gap.is_empty() && purged.is_subset(&gtid)
+        };
         let Some(base) = std::iter::once(&nothing).chain(dumps).find(whole) else {
             return Self { has_gap: true, ..Self::default() };
         };
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_window_is_what_was_shipped_and_executed() {
-        let mut window = Window::new(&[], &[]);
+        let mut window = Window::new(&[], &[], &set(""));
         assert_eq!(window.proven(&set("1-9")), None);
         window.shipped(&segment("", "1-3", (10, 30)));
         window.shipped(&segment("1-3", "4-5", (40, 50)));
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_lost_an_election_is_not_in_it() {
-        let mut window = Window::new(&[], &[]);
+        let mut window = Window::new(&[], &[], &set(""));
         window.shipped(&segment("", "1-3", (10, 30)));
         window.shipped(&segment("1-3", "4-5", (40, 50)));
         window.shipped(&segment("1-3", "6", (60, 60)));
@@ -165,10 +169,22 @@ mod tests {
 
     #[test]
     fn there_is_none_behind_a_gap() {
-        let mut window = Window::new(&[], &[]);
+        let mut window = Window::new(&[], &[], &set(""));
         window.shipped(&segment("", "1-3", (10, 30)));
         window.shipped(&segment("1-4", "5", (50, 50)));
         assert_eq!(window.proven(&set("1-5")), None);
+    }
+
+    #[test]
+    fn what_was_purged_before_it_was_shipped_is_in_a_dump_or_missing() {
+        let of = |dumps: &[&str], purged: &str| {
+            let dump = |gtid: &&str| Dump { gtid: set(gtid), taken_at: 85 };
+            Window::new(&[], &dumps.iter().map(dump).collect::<Vec<_>>(), &set(purged)).needs_dump()
+        };
+        assert!(!of(&[], ""), "a new cluster");
+        assert!(of(&[], "1-3"), "an archive that begins late, though nothing was shipped yet");
+        assert!(of(&["1-2"], "1-3"));
+        assert!(!of(&["1-2", "1-5"], "1-3"));
     }
 
     #[test]
@@ -179,21 +195,21 @@ mod tests {
             segments: segments.iter().map(archive::catalogue::Part::of).collect(),
         };
         let held = [file(vec![segment("1-9", "10-12", (100, 120)), segment("1-12", "13", (130, 130))])];
-        assert!(Window::new(&held, &[]).needs_dump());
+        assert!(Window::new(&held, &[], &set("")).needs_dump());
         let dump = |gtid: &str, taken_at| Dump { gtid: set(gtid), taken_at };
-        assert!(Window::new(&held, &[dump("1-8", 85)]).needs_dump(), "9 is nowhere");
+        assert!(Window::new(&held, &[dump("1-8", 85)], &set("")).needs_dump(), "9 is nowhere");
         let dumps = [dump("1-8", 85), dump("1-11", 115), dump("1-13", 135)];
-        let mut window = Window::new(&held, &dumps);
+        let mut window = Window::new(&held, &dumps, &set(""));
         let proven = window.proven(&set("1-20")).unwrap();
         assert_eq!(proven, Proven { gtid: set("1-13"), from: 115, to: 130 });
         window.shipped(&segment("1-13", "14", (140, 140)));
         assert_eq!(window.proven(&set("1-20")).unwrap().to, 140);
         // What was shipped while the archive was read is in it as well.
-        let mut without = Window::new(&held, &[]);
+        let mut without = Window::new(&held, &[], &set(""));
         for (basis, gtid) in [("1-12", "13"), ("1-13", "14"), ("1-14", "15")] {
             without.shipped(&segment(basis, gtid, (150, 150)));
         }
-        let mut window = Window::new(&held, &dumps).and_behind(&without);
+        let mut window = Window::new(&held, &dumps, &set("")).and_behind(&without);
         assert_eq!(window.proven(&set("1-20")).unwrap().gtid, set("1-15"));
     }
 }

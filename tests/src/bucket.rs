@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use archive::catalogue::{self, Held};
 use archive::plan::{Target, plan};
 use archive::{Root, Store, fetch};
-use common::crd::{Archive, BinlogArchive, LocationRef, MySQLBackupLocation};
+use common::crd::{Archive, BinlogArchive, LocationRef, MySQLBackupLocation, MySQLBackupSchedule};
 use common::gtid::GtidSet;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -93,6 +93,38 @@ impl Bucket {
         Ok(catalogue::shipped(&self.held(cluster).await?))
     }
 
+    /// Asks for a dump of a cluster each minute.
+    ///
+    /// # Errors
+    /// When that is refused.
+    pub async fn dump_each_minute(&self, cluster: &Cluster) -> Result<()> {
+        let schedule: MySQLBackupSchedule = serde_json::from_value(json!({
+            "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLBackupSchedule", "metadata": {"name": "each-minute"},
+            "spec": {"clusterRef": {"name": cluster.name}, "locationRef": {"name": self.name},
+                     "schedule": "* * * * *", "verify": false},
+        }))?;
+        cluster.api().create(&PostParams::default(), &schedule).await?;
+        Ok(())
+    }
+
+    /// A new cluster is made of the archive, of the newest dump and the binlogs since, as a user would make it, and has the ledger's
+    /// rows (see [`Bucket::restores`]). The result says of what it was made.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub async fn restores_as(&self, cluster: &Cluster, name: &str, within: Duration) -> Result<String> {
+        let mut said = String::new();
+        let rows = self.compared(cluster, async || {
+            let copy = Cluster { name: name.to_owned(), ..cluster.clone() };
+            let place = json!({"locationRef": {"name": self.name}, "cluster": cluster.name});
+            let copy = copy.restoring(1, json!({"fromLocation": place})).await?;
+            copy.wait_ready(1, within).await?;
+            said = copy.wait_condition("Restored", "True", within).await?.message;
+            ledger::rows(&copy, &copy.primary().await?).await
+        });
+        Ok(format!("{} rows are in a new cluster as they should be. {said}", rows.await?))
+    }
+
     /// A server on this host with everything that the archive holds, and nothing else.
     ///
     /// # Errors
@@ -133,22 +165,26 @@ impl Bucket {
     /// # Errors
     /// When it has not.
     pub async fn restores(&self, cluster: &Cluster) -> Result<()> {
+        let rows = self.compared(cluster, async || {
+            let mysqld = self.restored(cluster).await?;
+            let restored = mysqld.sql(&ledger::question()).map_err(anyhow::Error::msg)?;
+            Ok(restored.lines().map(str::to_owned).collect())
+        });
+        rows.await.map(drop)
+    }
+
+    /// Compares the rows of a copy with those of the primary before and after it was made; how many there are.
+    async fn compared(&self, cluster: &Cluster, copy: impl AsyncFnOnce() -> Result<BTreeSet<String>>) -> Result<usize> {
         let there = async || ledger::rows(cluster, &cluster.primary().await?).await;
         let before = there().await?;
         self.has_all(cluster).await?;
-        let mysqld = self.restored(cluster).await?;
-        let restored = mysqld.sql(&ledger::question()).map_err(anyhow::Error::msg)?;
-        let restored: BTreeSet<String> = restored.lines().map(str::to_owned).collect();
+        let restored = copy().await?;
         let after = there().await?;
         let lacks = before.difference(&restored).next();
-        ensure!(
-            lacks.is_none(),
-            "of {} rows {} were restored, and one is missing: {lacks:?}",
-            before.len(),
-            restored.len()
-        );
+        let (wanted, count) = (before.len(), restored.len());
+        ensure!(lacks.is_none(), "of {wanted} rows {count} were restored, and one is missing: {lacks:?}");
         let strange = restored.difference(&after).next();
         ensure!(strange.is_none(), "{strange:?} was restored, and the primary does not have it");
-        Ok(())
+        Ok(count)
     }
 }

@@ -14,8 +14,8 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::Harness;
 use crate::pace::{Look, until};
+use crate::{Harness, spec};
 
 /// How long three small instances may take on a busy machine.
 pub const READY: Duration = Duration::from_secs(150);
@@ -46,6 +46,17 @@ impl Cluster {
     /// Those of the API server, refusals of the schema among them.
     pub async fn create(&self, spec: MySQLClusterSpec) -> kube::Result<MySQLCluster> {
         self.api().create(&PostParams::default(), &MySQLCluster::new(&self.name, spec)).await
+    }
+
+    /// Asks for it as a small one that is made of an archive (`spec.restore`).
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn restoring(self, instances: u32, restore: Value) -> Result<Self> {
+        let mut wanted = spec::small(instances);
+        wanted.restore = Some(serde_json::from_value(restore)?);
+        self.create(wanted).await?;
+        Ok(self)
     }
 
     /// The object as it is now.

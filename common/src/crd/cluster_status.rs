@@ -68,7 +68,7 @@ pub struct MySQLClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Degraded, FailoverBlocked, SpecAccepted, ConfigApplied, Provisioned, BackupHealthy, BinlogShipping,
-    /// Restored.
+    /// Restorable, Restored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -366,6 +366,9 @@ impl From<Phase> for InstancePhase {
         }
     }
 }
+
+/// The condition that says whether everything that is archived can be restored: from an empty server, or from a dump on.
+pub const RESTORABLE: &str = "Restorable";
 
 /// What the archive can restore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -6,14 +6,15 @@
 //! | `MINUTES` | how long it is (20) |
 //! | `PLAN=1` | only print the walk |
 //!
-//! In the end all faults are undone, the cluster has to be Ready by itself, and nothing that was acknowledged may be
-//! missing.
+//! The cluster is archived, and dumped each minute. In the end all faults are undone, the cluster has to be Ready by itself,
+//! nothing that was acknowledged may be missing, and a cluster that is made of the archive has the same rows.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use tests::bench::setting;
+use tests::bucket::Bucket;
 use tests::chaos::{Step, Walker, walk};
 use tests::ledger::{Log, Tries};
 use tests::probe::Probes;
@@ -25,13 +26,16 @@ use tests::{Scene, run, spec};
 const READY: Duration = Duration::from_secs(300);
 
 async fn wander(scene: &Scene, steps: &[Step]) -> Result<()> {
+    let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
     let mut wanted = spec::small(3);
+    wanted.archive = Some(bucket.archive());
     wanted.failover.max_changes = 100;
     wanted.failover.window = Duration::from_secs(60).into();
     let shop = scene.create("shop", wanted).await?;
     wait_whole(&shop, 3, READY).await?;
     let origin = Instant::now();
-    let mut walker = Walker::new(&shop, origin).await?;
+    bucket.dump_each_minute(&shop).await?;
+    let mut walker = Walker::new(&shop, bucket, origin).await?;
     let pods: Vec<String> = shop.pods().await?.into_keys().collect();
     let _followed = tests::follow::pods(&shop, "chaos", &pods);
     let watch = Watch::start(&shop, origin);
@@ -48,13 +52,17 @@ async fn wander(scene: &Scene, steps: &[Step]) -> Result<()> {
     }
     scene.step(&format!("whole after {:.1} s", begun.elapsed().as_secs_f64()));
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let mut log = walker.finish().await?;
+    let (mut log, bucket) = walker.finish().await?;
     println!("{}", log.summary());
     log.merge(Log::new(tries.finish().await?, log.ended));
     let (samples, timeline) = (probes.finish().await?, watch.finish().await?);
     println!("{}", timeline.lines());
     findings.compare(&shop, &log, &samples, &timeline, &Expect::anything()).await;
     println!("\n{} changes of primary, {} acknowledged rows lost", findings.changes, findings.lost);
+    match bucket.restores_as(&shop, "copy", READY).await {
+        Ok(how) => scene.step(&how),
+        Err(error) => findings.violations.push(format!("I9: {error:#}")),
+    }
     ensure!(findings.violations.is_empty(), "violated: {}", findings.violations.join(" | "));
     Ok(())
 }

@@ -63,6 +63,14 @@ pub enum Action {
     FreezeFailoverD(usize),
     /// SIGKILL to one topology-ctl.
     KillTopologyCtl(usize),
+    /// The bucket is away.
+    Bucket,
+    /// SIGKILL to one binlog-shipper.
+    KillShipper(usize),
+    /// SIGSTOP to one binlog-shipper.
+    FreezeShipper(usize),
+    /// SIGKILL to one backup-d.
+    KillBackupD(usize),
 }
 
 /// One step of the walk.
@@ -95,7 +103,7 @@ const BETWEEN_OUTAGES: Duration = Duration::from_secs(180);
 
 fn draw(rng: &mut StdRng) -> Action {
     let (kind, is_primary, k, percent) =
-        (rng.random_range(0..22_u32), rng.random_bool(0.6), rng.random_range(0..2_usize), rng.random_range(5..40_u8));
+        (rng.random_range(0..26_u32), rng.random_bool(0.6), rng.random_range(0..2_usize), rng.random_range(5..40_u8));
     let who = if is_primary { Who::Primary } else { Who::Replica(k) };
     match kind {
         0..=2 => Action::KillMysqld(who),
@@ -116,7 +124,11 @@ fn draw(rng: &mut StdRng) -> Action {
         18 => Action::Nats,
         19 => Action::KillFailoverD(k),
         20 => Action::FreezeFailoverD(k),
-        _ => Action::KillTopologyCtl(k),
+        21 => Action::KillTopologyCtl(k),
+        22 => Action::Bucket,
+        23 => Action::KillShipper(k),
+        24 => Action::FreezeShipper(k),
+        _ => Action::KillBackupD(k),
     }
 }
 
@@ -165,7 +177,7 @@ mod tests {
             steps.iter().map(name).collect::<std::collections::BTreeSet<_>>()
         };
         let all: std::collections::BTreeSet<_> = (1..=3).flat_map(names).collect();
-        assert_eq!(all.len(), 19, "{all:?}");
+        assert_eq!(all.len(), 23, "{all:?}");
         assert!(walk(1, Duration::from_secs(1200)).len() > 100);
     }
 }

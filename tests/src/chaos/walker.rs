@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use common::names::daemon;
 use kube::ResourceExt;
 use pelorus_dev::Node;
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{Action, Step, Who};
 use crate::Cluster;
+use crate::bucket::Bucket;
 use crate::faults::{CONTAINER, Faults, MYSQLD, Undo};
 use crate::harness::OPERATOR_NAMESPACE;
 use crate::ledger::{Ledger, Log, Options};
@@ -23,12 +24,16 @@ use crate::nats::NATS;
 const ACT: Duration = Duration::from_secs(120);
 /// What ends by itself in Kubernetes is started again this often.
 const KEEP: Duration = Duration::from_secs(10);
+/// What ships binlogs, and what makes dumps.
+const SHIPPER: &str = "binlog-shipper";
+const BACKUP_D: &str = "backup-d";
 /// Longest look for who has which role.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Somebody who goes a walk.
 pub struct Walker {
     shop: Cluster,
+    bucket: Bucket,
     faults: Faults,
     origin: Instant,
     /// Who was what when it was last known.
@@ -38,22 +43,24 @@ pub struct Walker {
     log: Log,
     /// What is to be undone, and when.
     ends: Vec<(Duration, Undo)>,
+    /// When the bucket is there again.
+    bucket_back: Option<Duration>,
     kept: Instant,
 }
 
 impl Walker {
-    /// Begins to write, on every node.
+    /// Begins to write, on every node. `bucket`: where the cluster is archived.
     ///
     /// # Errors
     /// When the cluster takes no writes.
-    pub async fn new(shop: &Cluster, origin: Instant) -> Result<Self> {
+    pub async fn new(shop: &Cluster, bucket: Bucket, origin: Instant) -> Result<Self> {
         let mut ledgers = BTreeMap::new();
         for node in Node::all() {
             ledgers.insert(node, Ledger::start(shop, options(node, origin)).await?);
         }
         let (primary, replicas, faults) = (shop.primary().await?, shop.replicas().await?, Faults::new(shop));
-        let (shop, log, ends) = (shop.clone(), Log::default(), Vec::new());
-        Ok(Self { shop, faults, origin, primary, replicas, ledgers, log, ends, kept: Instant::now() })
+        let (shop, log, ends, kept) = (shop.clone(), Log::default(), Vec::new(), Instant::now());
+        Ok(Self { shop, bucket, faults, origin, primary, replicas, ledgers, log, ends, bucket_back: None, kept })
     }
 
     fn say(&self, what: &str) {
@@ -94,7 +101,7 @@ impl Walker {
     }
 
     /// Does it; the result says to whom.
-    async fn act(&mut self, action: Action) -> Result<String> {
+    async fn act(&mut self, Step { action, lasts, .. }: Step) -> Result<String> {
         let on = async |this: &mut Self, who| anyhow::Ok((this.pod(who)?, this.faults.node_of(&this.pod(who)?).await?));
         Ok(match action {
             Action::KillMysqld(who) => {
@@ -184,6 +191,15 @@ impl Walker {
             Action::KillFailoverD(k) => self.one_of(daemon::FAILOVER_D, k, false).await?,
             Action::FreezeFailoverD(k) => self.one_of(daemon::FAILOVER_D, k, true).await?,
             Action::KillTopologyCtl(k) => self.one_of(daemon::TOPOLOGY_CTL, k, false).await?,
+            Action::Bucket => {
+                ensure!(self.bucket_back.is_none(), "it is away already");
+                self.bucket.server.kill();
+                self.bucket_back = Some(self.origin.elapsed() + lasts);
+                "the bucket".to_owned()
+            }
+            Action::KillShipper(k) => self.one_of(SHIPPER, k, false).await?,
+            Action::FreezeShipper(k) => self.one_of(SHIPPER, k, true).await?,
+            Action::KillBackupD(k) => self.one_of(BACKUP_D, k, false).await?,
         })
     }
 
@@ -202,7 +218,7 @@ impl Walker {
     async fn begin(&mut self, step: &Step) {
         self.look().await;
         let before = self.faults.undone_by().len();
-        let done = tokio::time::timeout(ACT, self.act(step.action)).await.context("it took too long").flatten();
+        let done = tokio::time::timeout(ACT, self.act(*step)).await.context("it took too long").flatten();
         match done {
             Ok(whom) => self.say(&format!("{step} -> {whom}")),
             // Nobody there to hit: that is what becomes of walks.
@@ -228,6 +244,10 @@ impl Walker {
                     self.ends.push((now + Duration::from_secs(5), undo));
                 }
             }
+        }
+        if self.bucket_back.take_if(|back| *back <= now).is_some() {
+            self.bucket.server.run();
+            self.say("            undone: the bucket is back");
         }
         if self.kept.elapsed() > KEEP {
             self.kept = Instant::now();
@@ -269,6 +289,7 @@ impl Walker {
     /// When one cannot be undone.
     pub async fn heal(&mut self) -> Result<()> {
         self.ends.clear();
+        self.bucket_back = self.bucket_back.map(|_| Duration::ZERO);
         if self.faults.heal().await.is_err() {
             // What needs the API server may need another moment.
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -278,15 +299,15 @@ impl Walker {
         Ok(())
     }
 
-    /// Ends the writers; the result is all that they were told.
+    /// Ends the writers; the result is all that they were told, and the bucket.
     ///
     /// # Errors
     /// When one broke.
-    pub async fn finish(mut self) -> Result<Log> {
+    pub async fn finish(mut self) -> Result<(Log, Bucket)> {
         for ledger in std::mem::take(&mut self.ledgers).into_values() {
             self.log.merge(ledger.finish().await?);
         }
-        Ok(self.log)
+        Ok((self.log, self.bucket))
     }
 }
 

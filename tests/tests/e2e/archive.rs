@@ -10,7 +10,7 @@ use common::crd::{
 use common::gtid::GtidSet;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::bucket::Bucket;
 use tests::cluster::READY;
 use tests::faults::MYSQLD;
@@ -85,15 +85,6 @@ async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
     .await
 }
 
-/// A small cluster that is made of an archive.
-async fn restoring(scene: &tests::Scene, name: &str, instances: u32, restore: Value) -> Result<Cluster> {
-    let mut wanted = spec::small(instances);
-    wanted.restore = Some(serde_json::from_value(restore)?);
-    let cluster = scene.cluster(name);
-    cluster.create(wanted).await?;
-    Ok(cluster)
-}
-
 /// What the condition says of a restore that fails.
 async fn refusal(cluster: &Cluster) -> Result<String> {
     until("the refusal", READY, async || {
@@ -139,7 +130,7 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
         scene.step("the cluster is gone");
 
         let place = json!({"locationRef": {"name": "here"}, "cluster": "shop"});
-        let copy = restoring(scene, "copy", 3, json!({"fromLocation": place, "pointInTime": moment})).await?;
+        let copy = scene.cluster("copy").restoring(3, json!({"fromLocation": place, "pointInTime": moment})).await?;
         copy.wait_condition("Restored", "False", READY).await?;
         copy.delete_pod("copy-0").await?;
         scene.step("it is being restored, and its first pod is deleted");
@@ -154,21 +145,21 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
         copy.write(&["INSERT INTO shop.rows_of_value (v) VALUES ('new')"]).await?;
 
         let nobody = json!({"matchLabels": {"pelorus.dev/cluster": "nobody"}});
-        let nothing = restoring(scene, "nothing", 1, json!({"fromSelector": nobody})).await?;
+        let nothing = scene.cluster("nothing").restoring(1, json!({"fromSelector": nobody})).await?;
         let refused = refusal(&nothing).await?;
         ensure!(refused.contains("spec.restore.fromSelector selects no MySQLBinlog and no MySQLDump"), "{refused}");
 
         // By the records that the archive left behind; first to where it does not reach.
         let records = json!({"matchLabels": {"pelorus.dev/cluster": "shop"}});
         let late = json!({"fromSelector": records, "pointInTime": "2199-01-01T00:00:00.000000Z"});
-        let late = restoring(scene, "late", 1, late).await?;
+        let late = scene.cluster("late").restoring(1, late).await?;
         let refused = refusal(&late).await?;
         ensure!(refused.contains("the archive reaches to"), "{refused}");
         scene.harness.wait_events(&late, &["cluster.restore-failed"], SOON).await?;
         ensure!(late.status().await?.primary.is_none(), "nothing is served of what was not restored");
         scene.step(&format!("refused: {refused}"));
         let exact = json!({"fromSelector": records, "gtid": all.to_string()});
-        let exact = restoring(scene, "exact", 1, exact).await?;
+        let exact = scene.cluster("exact").restoring(1, exact).await?;
         exact.wait_ready(1, READY).await?;
         let primary = exact.primary().await?;
         ensure!(exact.value::<String>(&primary, ROWS).await? == after, "the accident is in this set");
@@ -225,7 +216,7 @@ async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result
         scene.harness.wait_events(&shop, &["backup.started", "backup.succeeded"], SOON).await?;
 
         let place = json!({"locationRef": {"name": "here"}, "cluster": "shop"});
-        let copy = restoring(scene, "copy", 1, json!({"fromLocation": place, "pointInTime": moment})).await?;
+        let copy = scene.cluster("copy").restoring(1, json!({"fromLocation": place, "pointInTime": moment})).await?;
         copy.wait_ready(1, READY).await?;
         ensure!(copy.value::<String>("copy-0", ROWS).await? == before, "another content");
         let entries = format!("CHECKSUM TABLE {SCHEMA}.entries");
@@ -240,7 +231,7 @@ async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result
         // Of the dump alone: what it holds, and nothing after it.
         let selector = json!({"matchLabels": {"pelorus.dev/cluster": "shop"}, "matchExpressions":
             [{"key": "app.kubernetes.io/component", "operator": "DoesNotExist"}]});
-        let old = restoring(scene, "old", 1, json!({"fromSelector": selector})).await?;
+        let old = scene.cluster("old").restoring(1, json!({"fromSelector": selector})).await?;
         old.wait_ready(1, READY).await?;
         let gtid: GtidSet = status.gtid.unwrap_or_default().parse().map_err(|_| anyhow::anyhow!("no GTID set"))?;
         ensure!(old.executed("old-0").await? == gtid, "exactly what the dump says");

@@ -6,8 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kube::ResourceExt;
 use tests::bucket::Bucket;
+use tests::cluster::READY;
 use tests::faults::MYSQLD;
+use tests::harness::OPERATOR_NAMESPACE;
+use tests::pace::{Look, until};
 use tests::trial::{Expect, SOON, Trial, row};
 
 /// What ships.
@@ -92,6 +96,43 @@ async fn f16_a_shipper_that_wakes_beside_another_ships_nothing_else() -> Result<
             trial.written(50).await?;
         }
         comes_back(trial, &bucket).await?;
+        Ok(Expect::unchanged())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f52_what_was_purged_before_it_was_shipped_is_made_up_for_by_a_dump() -> Result<()> {
+    row("F52", async |trial| {
+        let bucket = archived(trial).await?;
+        trial.written(100).await?;
+        bucket.has_all(&trial.shop).await?;
+        let shipper = trial.harness.deployment(SHIPPER).await?.name_any();
+        trial.faults.scale(OPERATOR_NAMESPACE, &shipper, 0).await?;
+        until("the shippers to be gone", SOON, async || {
+            let left = trial.harness.daemon_pods(SHIPPER).await?.len();
+            Ok(if left == 0 { Look::Done(()) } else { Look::Not(format!("{left} pods")) })
+        })
+        .await?;
+        trial.step("nobody ships");
+        let primary = trial.primary.clone();
+        for statement in ["FLUSH BINARY LOGS", "FLUSH BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW(6)"] {
+            trial.written(50).await?;
+            trial.shop.local_sql(&primary, statement).await?;
+        }
+        trial.mended("a person has purged what was not shipped, and the shippers are back");
+        trial.heal().await?;
+        let cut = trial.shop.wait_condition("Restorable", "False", SOON * 2).await?;
+        ensure!(cut.reason == "DumpNeeded", "{cut:?}");
+        trial.step("it is said that a dump is needed");
+        let refused = match bucket.restored(&trial.shop).await {
+            Ok(_) => anyhow::bail!("a restore went across the gap"),
+            Err(error) => format!("{error:#}"),
+        };
+        trial.step(&format!("without one a restore is refused: {refused}"));
+        trial.shop.wait_condition("Restorable", "True", SOON * 4).await?;
+        trial.step("there is a dump");
+        trial.step(&bucket.restores_as(&trial.shop, "copy", READY).await.context("I9")?);
         Ok(Expect::unchanged())
     })
     .await
