@@ -62,7 +62,7 @@ const LATE: Duration = Duration::from_secs(10);
 /// A bucket that takes nothing for so long may have another address or other keys by now: they are read again.
 const RENEW: Duration = Duration::from_secs(60);
 /// Pace of looking for a dump where nothing is restorable without one.
-const DUMPS: Duration = Duration::from_secs(60);
+const DUMPS: Duration = Duration::from_secs(20);
 /// Deadline of one call to the API server.
 const CALL: Duration = Duration::from_secs(10);
 
