@@ -189,7 +189,7 @@ impl Look {
         let made = making.run(|progress| self.say(merged(&running, json!({"progress": progress})))).await;
         self.context.metrics.running.dec();
         match made {
-            Ok(found) => self.succeed(&found, Some(began)).await,
+            Ok(found) => self.succeed(&found, Some((began, source))).await,
             Err(dumping::Ended::Deleted) => Ok(Action::requeue(Duration::ZERO)),
             Err(dumping::Ended::Failed(problem)) => {
                 self.context.metrics.failed.get_or_create(&self.labels()).inc();
@@ -208,7 +208,10 @@ impl Look {
         }
     }
 
-    async fn succeed(&self, Found { manifest, blob }: &Found, began: Option<jiff::Timestamp>) -> Result<Action, Error> {
+    /// `made`: when it was begun, and from where, if that is known better than by the object, which is as it was then.
+    async fn succeed(&self, found: &Found, made: Option<(jiff::Timestamp, &str)>) -> Result<Action, Error> {
+        let Found { manifest, blob } = found;
+        let began = made.map(|(began, _)| began);
         let pieces = || manifest.tables.iter().flat_map(|table| &table.pieces);
         let stored: u64 = pieces().map(|piece| piece.blob.stored).sum();
         let rows: u64 = pieces().map(|piece| piece.rows).sum();
@@ -220,7 +223,7 @@ impl Look {
         let mut status = json!({
             "phase": if verifies { DumpPhase::Verifying } else { DumpPhase::Succeeded },
             "progress": {"rows": rows, "bytes": bytes, "percent": 100},
-            "source": before.and_then(|status| status.source.clone()),
+            "source": made.map(|(_, source)| source).or_else(|| before?.source.as_deref()),
             "gtid": manifest.gtid.to_string(),
             "startedAt": began.or(started).map(time),
             "size": format!("{}Ki", stored.div_ceil(1024)),
