@@ -31,7 +31,10 @@ fn is_crashed(state: &InstanceState) -> bool {
 /// The receivers stop, that of instance 1 last, so that it holds everything that was acknowledged. From then on nobody
 /// acknowledges.
 async fn elect(scene: &Scene) {
-    scene.failover(2).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    let other = scene.failover(2).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
+    let held = other.mysqld.unwrap().received;
+    let caught_up = |state: &InstanceState| state.mysqld.as_ref().is_some_and(|it| held.is_subset(&it.received));
+    scene.until(1, "holding what 2 has acknowledged", caught_up).await;
     scene.failover(1).fence(&FenceOrder { epoch: 2, start: false }, CALL).await.unwrap();
 }
 
