@@ -1,14 +1,18 @@
 //! A bucket of a real S3 server on this host, which pods reach at the address of the API server, and what is in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::BufWriter;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use archive::catalogue::{self, Held};
 use archive::plan::{Target, plan};
 use archive::{Root, Store, fetch};
-use common::crd::{Archive, BinlogArchive, LocationRef, MySQLBackupLocation, MySQLBackupSchedule};
+use common::crd::{
+    Archive, BinlogArchive, DumpPhase, LocationRef, MySQLBackupLocation, MySQLBackupSchedule, MySQLDump,
+};
 use common::gtid::GtidSet;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -105,6 +109,45 @@ impl Bucket {
         }))?;
         cluster.api().create(&PostParams::default(), &schedule).await?;
         Ok(())
+    }
+
+    /// Asks for a dump of a cluster, and waits until it has come so far.
+    ///
+    /// # Errors
+    /// When it is refused, or not in time.
+    pub async fn dump(&self, cluster: &Cluster, name: &str, verify: bool, phase: DumpPhase) -> Result<MySQLDump> {
+        let spec = json!({"clusterRef": {"name": cluster.name}, "locationRef": {"name": self.name}, "verify": verify});
+        let dump: MySQLDump = serde_json::from_value(json!({
+            "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump", "metadata": {"name": name}, "spec": spec,
+        }))?;
+        cluster.api().create(&PostParams::default(), &dump).await?;
+        until(&format!("the dump {name}"), SOON, async || {
+            let dump: MySQLDump = cluster.api().get(name).await?;
+            Ok(match dump.status.as_ref().and_then(|status| status.phase) {
+                Some(reached) if reached == phase => Look::Done(dump),
+                _ => Look::Not(format!("{:?}", dump.status)),
+            })
+        })
+        .await
+    }
+
+    /// Every object of the bucket, as the server keeps it: a file each.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn objects(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+        let (mut folders, mut found) = (vec![self.server.folder()], BTreeMap::new());
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.insert(path.clone(), fs::read(path)?);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// A new cluster is made of the archive, of the newest dump and the binlogs since, as a user would make it, and has the ledger's

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use common::crd::{
     DumpPhase, MySQLBackupLocation, MySQLBackupSchedule, MySQLBackupScheduleStatus, MySQLBinlog, MySQLClusterStatus,
-    MySQLDump,
+    MySQLDump, Retention,
 };
 use common::gtid::GtidSet;
 use kube::ResourceExt;
@@ -169,23 +169,6 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
     .await
 }
 
-/// Asks for a dump of a cluster, and waits until it is in a phase.
-pub async fn dumped(cluster: &Cluster, name: &str, verify: bool, phase: DumpPhase) -> Result<MySQLDump> {
-    let spec = json!({"clusterRef": {"name": cluster.name}, "locationRef": {"name": "here"}, "verify": verify});
-    let dump: MySQLDump = serde_json::from_value(json!({
-        "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump", "metadata": {"name": name}, "spec": spec,
-    }))?;
-    cluster.api().create(&PostParams::default(), &dump).await?;
-    until(&format!("the dump {name}"), SOON, async || {
-        let dump: MySQLDump = cluster.api().get(name).await?;
-        Ok(match dump.status.as_ref().and_then(|status| status.phase) {
-            Some(reached) if reached == phase => Look::Done(dump),
-            _ => Look::Not(format!("{:?}", dump.status)),
-        })
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result<()> {
     run("dump", async |scene| {
@@ -201,7 +184,7 @@ async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result
         .await?;
         let ledger = Ledger::start(&shop, Options::default()).await?;
         ledger.wait_for(200, SOON).await?;
-        let dump = dumped(&shop, "first", false, DumpPhase::Succeeded).await?;
+        let dump = bucket.dump(&shop, "first", false, DumpPhase::Succeeded).await?;
         let status = dump.status.clone().context("no status")?;
         let primary = shop.primary().await?;
         ensure!(status.source.as_ref().is_some_and(|source| *source != primary), "a replica is read: {status:?}");
@@ -299,6 +282,53 @@ async fn a_schedule_asks_for_dumps_until_it_is_suspended() -> Result<()> {
         schedules.delete("each-minute", &DeleteParams::default()).await?;
         let name = dump.name_any();
         ensure!(shop.find::<MySQLDump>(&name).await?.is_some(), "{name} is gone");
+        Ok(())
+    })
+    .await
+}
+
+/// F55: the archive of each has its uid.
+#[tokio::test]
+async fn a_cluster_of_the_same_name_does_not_touch_the_archive_of_the_first() -> Result<()> {
+    run("same-name", async |scene| {
+        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
+        let born = async |what: &str| {
+            let mut wanted = spec::small(1);
+            wanted.archive = Some(bucket.archive());
+            wanted.volume_retention.on_delete = Retention::Delete;
+            let shop = scene.create("shop", wanted).await?;
+            let insert = format!("INSERT INTO shop.names VALUES ('{what}')");
+            shop.write(&["CREATE DATABASE shop", "CREATE TABLE shop.names (name VARCHAR(20) PRIMARY KEY)", &insert])
+                .await?;
+            bucket.has_all(&shop).await?;
+            let uid = shop.get().await?.uid().context("no uid")?;
+            scene.step(&format!("{what} is {uid}"));
+            anyhow::Ok((shop, uid))
+        };
+        let (shop, first) = born("first").await?;
+        shop.delete(SOON).await?;
+        until("its volume to be gone", SOON, async || {
+            let claims = shop.claims().await?.len();
+            Ok(if claims == 0 { Look::Done(()) } else { Look::Not(format!("{claims} claims")) })
+        })
+        .await?;
+        let before = bucket.objects()?;
+        let (_, second) = born("second").await?;
+        let after = bucket.objects()?;
+        for (path, bytes) in &before {
+            ensure!(after.get(path) == Some(bytes), "{} was changed", path.display());
+        }
+        ensure!(after.len() > before.len(), "the second has archived nothing");
+
+        let place = json!({"locationRef": {"name": "here"}, "cluster": "shop"});
+        let either = scene.cluster("either").restoring(1, json!({"fromLocation": place})).await?;
+        let refused = refusal(&either).await?;
+        ensure!(refused.contains(&first) && refused.contains(&second), "{refused}");
+        scene.step(&format!("refused: {refused}"));
+        let of_first = json!({"locationRef": {"name": "here"}, "cluster": "shop", "uid": first});
+        let old = scene.cluster("old").restoring(1, json!({"fromLocation": of_first})).await?;
+        old.wait_ready(1, READY).await?;
+        ensure!(old.value::<String>("old-0", "SELECT GROUP_CONCAT(name) FROM shop.names").await? == "first", "another");
         Ok(())
     })
     .await

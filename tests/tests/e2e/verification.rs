@@ -8,8 +8,6 @@ use tests::cluster::READY;
 use tests::pace::{Look, until};
 use tests::{Cluster, run, spec};
 
-use crate::archive::dumped;
-
 /// Waits until it is known whether it restores, and nothing is left of the attempt.
 async fn judged(cluster: &Cluster, name: &str) -> Result<MySQLDump> {
     let dump = until(&format!("{name} to be verified"), READY, async || {
@@ -47,7 +45,7 @@ async fn a_dump_is_verified_and_a_damaged_one_is_refuted() -> Result<()> {
             "INSERT INTO shop.fruit (v) VALUES ('apple'), ('pear'), ('quince')",
         ])
         .await?;
-        dumped(&shop, "good", true, DumpPhase::Verifying).await?;
+        bucket.dump(&shop, "good", true, DumpPhase::Verifying).await?;
         let good = judged(&shop, "good").await?;
         let status = good.status.clone().context("no status")?;
         let verified = status.verified.context("it is not verified")?;
@@ -60,7 +58,7 @@ async fn a_dump_is_verified_and_a_damaged_one_is_refuted() -> Result<()> {
         ensure!(said(&good)?.0 == "True", "{good:?}");
         scene.step("a dump was verified");
 
-        let made = dumped(&shop, "bad", true, DumpPhase::Verifying).await?;
+        let made = bucket.dump(&shop, "bad", true, DumpPhase::Verifying).await?;
         let key = made.status.and_then(|status| status.manifest).context("no manifest")?.key;
         let data = bucket.server.folder().join(&key).with_file_name("data");
         let piece = std::fs::read_dir(&data)?.next().context("no table")??.path();

@@ -100,7 +100,7 @@ async fn f30_majority_lost_is_refused_until_a_person_accepts_the_loss() -> Resul
 }
 
 /// Commits something on a replica that nobody else has.
-async fn spoil(trial: &Trial, pod: &str) -> Result<String> {
+pub async fn spoil(trial: &Trial, pod: &str) -> Result<String> {
     let source = uuid::Uuid::new_v4();
     let sql = format!(
         "SET GLOBAL super_read_only=OFF; SET SESSION gtid_next='{source}:1'; BEGIN; COMMIT; \

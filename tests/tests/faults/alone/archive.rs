@@ -2,10 +2,11 @@
 //! a server that is made of the bucket alone has the ledger's rows (I9).
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::refuse::spoil;
 use anyhow::{Context, Result, ensure};
+use common::crd::{DumpPhase, MySQLClusterStatus};
 use common::gtid::GtidSet;
 use common::names::account;
 use kube::ResourceExt;
@@ -145,30 +146,14 @@ async fn f52_what_was_purged_before_it_was_shipped_is_made_up_for_by_a_dump() ->
     .await
 }
 
-/// All segments below a folder.
-fn segments(folder: PathBuf, found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            segments(path, found)?;
-        } else if path.extension().is_some_and(|ending| ending == "zst") {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn f17_an_object_that_is_not_what_was_put_is_refused_by_name() -> Result<()> {
     row("F17", async |trial| {
         let bucket = archived(trial).await?;
         trial.written(200).await?;
         comes_back(trial, &bucket).await?;
-        let mut found = Vec::new();
-        segments(bucket.server.folder(), &mut found)?;
-        let spoilt = found.into_iter().max_by_key(|path| fs::metadata(path).map_or(0, |file| file.len()));
-        let spoilt = spoilt.context("no segment")?;
-        let whole = fs::read(&spoilt)?;
+        let segments = bucket.objects()?.into_iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "zst"));
+        let (spoilt, whole) = segments.max_by_key(|(_, bytes)| bytes.len()).context("no segment")?;
         let mut bytes = whole.clone();
         *bytes.last_mut().context("an empty segment")? ^= 1;
         fs::write(&spoilt, bytes)?;
@@ -202,6 +187,29 @@ async fn f48_a_backup_lock_does_not_hold_up_a_failover() -> Result<()> {
         trial.failed_over(SOON).await?;
         held.iter().for_each(tokio::task::JoinHandle::abort);
         Ok(Expect::changes(1).lines(&["it held the backup lock"]))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f54_a_dump_is_of_no_replica_that_went_its_own_way() -> Result<()> {
+    row("F54", async |trial| {
+        let bucket = archived(trial).await?;
+        let spoilt = trial.replicas.first().context("no replica")?.clone();
+        let own: GtidSet = spoil(trial, &spoilt).await?.parse().map_err(|_| anyhow::anyhow!("no GTID"))?;
+        let seen = |status: &MySQLClusterStatus| {
+            let named = |set: &Option<String>| set.as_ref().is_some_and(|set| !set.is_empty());
+            status.instances.iter().any(|instance| instance.name == spoilt && named(&instance.errant))
+        };
+        trial.shop.wait_status(&format!("{spoilt} to be called errant"), SOON, seen).await?;
+        let status =
+            bucket.dump(&trial.shop, "whole", false, DumpPhase::Succeeded).await?.status.context("no status")?;
+        let gtid: GtidSet = status.gtid.unwrap_or_default().parse().map_err(|_| anyhow::anyhow!("no set"))?;
+        ensure!(status.source.as_ref().is_some_and(|source| *source != spoilt), "read from {:?}", status.source);
+        ensure!(gtid.intersect(&own).is_empty(), "{own} is in the dump");
+        trial.step(&format!("the dump is of {:?}", status.source));
+        trial.step(&bucket.restores_as(&trial.shop, "copy", READY).await.context("I9")?);
+        Ok(Expect::unchanged().apart(&[spoilt]))
     })
     .await
 }
