@@ -87,6 +87,11 @@ impl Root {
         format!("{}{id}/{part}", self.dumps())
     }
 
+    /// Key of a file of a copy of transactions that an instance threw away.
+    pub fn rewound(&self, instance: &str, copy: &str, file: &str) -> String {
+        format!("{}rewound/{instance}/{copy}/{file}", self.0)
+    }
+
     /// Prefix of all that is of one file.
     pub fn file(&self, file: &BinlogFile) -> String {
         let BinlogFile { epoch, server, name } = file;

@@ -20,8 +20,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::instance::{
-    AcksOrder, CloneOrder, ConfigAnswer, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, InitialiseOrder,
-    InstanceState, PromoteOrder, Refusal, RestoreOrder,
+    AcksOrder, ArchiveOrder, CloneOrder, ConfigAnswer, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder,
+    InitialiseOrder, InstanceState, PromoteOrder, Refusal, RestoreOrder,
 };
 use crate::tls;
 
@@ -203,6 +203,11 @@ impl InstanceClient {
     /// See [`RestoreOrder`].
     pub async fn restore(&self, order: &RestoreOrder, timeout: Duration) -> Result<InstanceState, Error> {
         self.post("/v1/restore", order, timeout).await
+    }
+
+    /// See [`ArchiveOrder`].
+    pub async fn archive(&self, order: &ArchiveOrder, timeout: Duration) -> Result<InstanceState, Error> {
+        self.post("/v1/archive", order, timeout).await
     }
 
     /// See [`CloneOrder`].

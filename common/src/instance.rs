@@ -7,6 +7,7 @@
 //! GET  /v1/stream           InstanceState as lines of JSON: at once, on every change, and each HEARTBEAT
 //! POST /v1/initialise       InitialiseOrder   -> InstanceState   topology-ctl
 //! POST /v1/restore          RestoreOrder      -> InstanceState   topology-ctl
+//! POST /v1/archive          ArchiveOrder      -> InstanceState   topology-ctl
 //! POST /v1/clone            CloneOrder        -> InstanceState   topology-ctl
 //! POST /v1/config/check     ConfigRequest     -> ConfigAnswer    topology-ctl
 //! POST /v1/config/apply     ConfigRequest     -> ConfigAnswer    topology-ctl
@@ -86,12 +87,21 @@ pub struct InstanceState {
     /// The last unacknowledged tail that was cut off here. Outlives restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewound: Option<Rewound>,
+    /// Copies of transactions that were thrown away and that are in no archive.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub copies_to_archive: u32,
     /// The data was made from an archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
     /// Transactions that keep this data from following: `phase` is or was `Failed` for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errant: Option<ErrantReport>,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// An unacknowledged tail that was cut off a former primary's binlog.

@@ -18,8 +18,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use common::client::OPERATION_HEADER;
 use common::instance::{
-    AcksOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT, InitialiseOrder,
-    PromoteOrder, Refusal, RefusalCode, RestoreOrder,
+    AcksOrder, ArchiveOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT,
+    InitialiseOrder, PromoteOrder, Refusal, RefusalCode, RestoreOrder,
 };
 use common::names::daemon::{FAILOVER_D, TOPOLOGY_CTL};
 use common::tls;
@@ -69,6 +69,7 @@ fn router(instance: Arc<Instance>) -> Router {
         .route("/v1/stream", get(stream))
         .route("/v1/initialise", post(initialise))
         .route("/v1/restore", post(restore))
+        .route("/v1/archive", post(archive))
         .route("/v1/clone", post(clone))
         .route("/v1/config/check", post(check_config))
         .route("/v1/config/apply", post(apply_config))
@@ -160,6 +161,13 @@ async fn initialise(State(instance): Shared, request: Request) -> Response {
 async fn restore(State(instance): Shared, request: Request) -> Response {
     match body::<RestoreOrder>(&instance, request, TOPOLOGY_CTL).await {
         Ok(order) => answered(orders::restore(&instance, order).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn archive(State(instance): Shared, request: Request) -> Response {
+    match body::<ArchiveOrder>(&instance, request, TOPOLOGY_CTL).await {
+        Ok(order) => answered(orders::archive(&instance, order).await),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -79,6 +79,8 @@ pub struct Facts {
     pub condemned: Option<Condemned>,
     /// Since when a tail is being cut off.
     pub rewind_begun: Option<Instant>,
+    /// Copies of what was thrown away that are in no archive.
+    pub copies_to_archive: u32,
 }
 
 impl Facts {
@@ -107,6 +109,8 @@ pub struct Instance {
     pub ask: Notify,
     /// An observation has been taken in.
     pub observed: Notify,
+    /// Copies are on their way to the bucket.
+    pub archiving: AtomicBool,
     /// Open streams to failover-d.
     pub listeners: AtomicUsize,
     config: Mutex<InstanceConfig>,
@@ -155,6 +159,7 @@ impl Instance {
             rewound: volume.rewound()?,
             condemned: volume.condemned()?,
             rewind_begun: None,
+            copies_to_archive: 0,
         };
         Ok(Arc::new(Self {
             layout,
@@ -164,6 +169,7 @@ impl Instance {
             gate: Gate::default(),
             ask: Notify::new(),
             observed: Notify::new(),
+            archiving: AtomicBool::new(false),
             listeners: AtomicUsize::new(0),
             config: Mutex::new(config),
             facts: Mutex::new(facts),
@@ -255,6 +261,7 @@ impl Instance {
             restored: facts.restored.clone().filter(|_| facts.data_id.is_some()),
             rewound: facts.rewound.clone(),
             errant: facts.condemned.as_ref().map(Condemned::report),
+            copies_to_archive: facts.copies_to_archive,
         }
     }
 

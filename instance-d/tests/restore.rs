@@ -11,7 +11,7 @@ use archive::{Root, Store};
 use binlog_shipper::ship::{self, Progress, Step, Stream};
 use binlog_shipper::source::{Source, Until};
 use common::gtid::GtidSet;
-use common::instance::{InstanceState, Phase, RefusalCode, RestoreOrder, RestoreTarget};
+use common::instance::{ArchiveOrder, InstanceState, Phase, RefusalCode, RestoreOrder, RestoreTarget};
 use common::mysql::{Ca, Credentials, Endpoint, Password, Session, Tls};
 use common::names::account;
 use common::tls::{server_name, trusting};
@@ -305,4 +305,35 @@ async fn a_restore_begins_with_the_dump_that_is_named_or_says_why_not() {
     let state = scene.until(1, "restored", has_data).await;
     assert_eq!(state.restored.unwrap().gtids, executed(&scene, 0).await);
     assert!(scene.log(1).contains(&first.id), "the older one, as it was asked for");
+}
+
+/// What an instance threw away outlives its volume.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_what_was_thrown_away_go_to_the_bucket_once() {
+    let scene = Scene::cluster(2, 1).await;
+    let s3 = S3::start();
+    scene.make_table(0).await;
+    scene.until_value(1, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='t'", "1").await;
+    let mut local = scene.local(1).await;
+    for sql in ["SET GLOBAL super_read_only=OFF", "INSERT INTO t.`rows` VALUES (7)", "SET GLOBAL super_read_only=ON"] {
+        local.exec(sql, SQL).await.unwrap();
+    }
+    assert!(scene.follow(1, 2, 0, false).await.is_err(), "it holds what its source lacks");
+    let state = scene.until(1, "a copy", |state| state.copies_to_archive == 1).await;
+    assert_eq!(state.phase, Phase::Failed);
+    let order = ArchiveOrder { location: serde_json::from_str(&s3.location("prod/")).unwrap() };
+    scene.topology(1).archive(&order, CALL).await.unwrap();
+    scene.until(1, "the copy to be archived", |state| state.copies_to_archive == 0).await;
+    let folder = s3.folder().join("prod/test/db/uid/rewound/db-1");
+    let copies: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    for file in ["2-1.binlog", "2-1.json"] {
+        let own = std::fs::read(scene.volume(1).join("rewound").join(file)).unwrap();
+        assert_eq!(std::fs::read(copies[0].join(file)).unwrap(), own, "{file}");
+    }
+    // Once it is there nothing is put again.
+    std::fs::remove_dir_all(&folder).unwrap();
+    scene.topology(1).archive(&order, CALL).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!folder.exists());
 }

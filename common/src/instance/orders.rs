@@ -33,6 +33,14 @@ pub struct RestoreOrder {
     pub target: RestoreTarget,
 }
 
+/// Put copies of transactions that were thrown away, and that are on the volume only, into the archive of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ArchiveOrder {
+    /// The bucket. Lives in memory only.
+    pub location: Location,
+}
+
 /// How far a restore goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

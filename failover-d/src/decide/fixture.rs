@@ -50,6 +50,7 @@ pub fn fresh(name: &str) -> InstanceState {
         restored: None,
         rewound: None,
         errant: None,
+        copies_to_archive: 0,
     }
 }
 

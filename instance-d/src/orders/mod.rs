@@ -8,6 +8,7 @@
 //! An order goes on when its caller has gone away. Every step can be repeated.
 
 mod acks;
+mod archive;
 mod clone;
 mod config;
 mod demote;
@@ -29,6 +30,7 @@ use common::instance::{
 
 use common::names::INSTANCES_MAX;
 
+pub use self::archive::archive;
 pub use self::clone::clone;
 pub use self::config::{apply as apply_config, check as check_config};
 pub use self::demote::{close, stop_writes};

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cut::{Intent, Stage, carry_on};
 use self::save::Source;
+pub use self::save::{Copied, not_archived, note_archived};
 use self::scan::{Foreign, Verdict};
 use crate::data::{Promise, Volume};
 use crate::error::{Error, Result};
@@ -269,6 +270,7 @@ pub fn condemn(instance: &Instance, order: &FollowOrder, gtids: &GtidSet, whole:
 pub async fn keep(instance: Arc<Instance>) {
     loop {
         tokio::time::sleep(LOOK).await;
+        count_copies(&instance);
         let (condemned, phase) = instance.look(|facts| (facts.condemned.clone(), facts.phase));
         let Some(condemned) = condemned.filter(|known| known.saved.is_none() && phase == Phase::Failed) else {
             continue;
@@ -298,6 +300,14 @@ pub async fn keep(instance: Arc<Instance>) {
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+}
+
+/// Says how many copies are on the volume only.
+fn count_copies(instance: &Instance) {
+    let count = not_archived(&instance.volume).map_or(0, |copies| u32::try_from(copies.len()).unwrap_or(u32::MAX));
+    if instance.look(|facts| facts.copies_to_archive != count) {
+        instance.change(|facts| facts.copies_to_archive = count);
     }
 }
 

@@ -178,6 +178,54 @@ pub fn save_range(
     Ok((save(volume, epoch, source, gtids, &what, stop)?, pure))
 }
 
+/// A copy that is in no archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// `<epoch>-<n>`.
+    pub name: String,
+    /// When it was made, in seconds since 1970.
+    pub time: u64,
+    /// Its files, the description last.
+    pub files: Vec<String>,
+}
+
+/// Finished copies that are on the volume only, the oldest first.
+///
+/// # Errors
+/// Files.
+pub fn not_archived(volume: &Volume) -> Result<Vec<Copied>> {
+    let dir = volume.saved_dir();
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let all = names(&dir)?;
+    let open = all.iter().filter_map(|name| name.strip_suffix(".json"));
+    if open.clone().all(|stem| all.iter().any(|name| *name == marker(stem))) {
+        return Ok(Vec::new());
+    }
+    let copied = |(name, manifest): (String, Manifest)| {
+        let description = format!("{name}.json");
+        let files = manifest.parts.into_iter().map(|part| part.saved).chain([description]).collect();
+        Copied { name, time: manifest.time, files }
+    };
+    let mut copies: Vec<Copied> = known(&dir)?.into_iter().map(copied).collect();
+    copies.retain(|copy| !all.contains(&marker(&copy.name)));
+    copies.sort_by(|one, other| (one.time, &one.name).cmp(&(other.time, &other.name)));
+    Ok(copies)
+}
+
+/// A copy is in the archive.
+///
+/// # Errors
+/// Files.
+pub fn note_archived(volume: &Volume, name: &str) -> Result<()> {
+    durably(&volume.saved_dir(), &marker(name), |_| Ok(()))
+}
+
+fn marker(name: &str) -> String {
+    format!("{name}.archived")
+}
+
 fn copy(what: &Source, to: &mut File, stop: &dyn Fn() -> bool) -> Result<()> {
     let failed = || Error::file("copy", &what.path);
     let mut from = File::open(&what.path).map_err(failed())?;
@@ -267,6 +315,7 @@ fn prune(dir: &Path) -> Result<()> {
     let surplus = all.len().saturating_sub(KEPT);
     for (name, manifest) in all.into_iter().take(surplus) {
         remove(&dir.join(format!("{name}.json")))?;
+        remove(&dir.join(marker(&name)))?;
         for part in manifest.parts {
             remove(&dir.join(part.saved))?;
         }
@@ -303,6 +352,13 @@ mod tests {
         let names = names(&home.path().join("rewound")).unwrap();
         assert_eq!(names.len(), 2 * KEPT, "{names:?}");
         assert!(!names.contains(&"7-1.json".to_owned()) && names.contains(&"7-21.json".to_owned()));
+        let copies = not_archived(&volume).unwrap();
+        assert_eq!(
+            (copies.len(), copies[0].files.as_slice()),
+            (KEPT, ["7-2.binlog", "7-2.json"].map(str::to_owned).as_slice())
+        );
+        note_archived(&volume, "7-2").unwrap();
+        assert_eq!(not_archived(&volume).unwrap().len(), KEPT - 1);
         assert!(matches!(save(&volume, 8, "db-1", &gtids(99), &what, &|| true), Err(Error::Overtaken)));
     }
 }

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use common::instance::{
-    CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, InstanceState, Phase, SettingVerdict,
+    ArchiveOrder, CloneOrder, ConfigAnswer, ConfigRequest, InitialiseOrder, InstanceState, Phase, SettingVerdict,
 };
+use common::location::Location;
 use common::names;
 use kube::ResourceExt;
 use serde_json::json;
@@ -44,6 +45,7 @@ impl Pass<'_> {
         );
         let expected: Vec<&Member> = observed.members.iter().filter(|member| member.ordinal < replicas).collect();
         self.provision(observed, &expected, converged).await;
+        self.archive_copies(observed).await;
         self.replace_volumes(observed).await?;
         let settled = self.roll_out(observed, converged, replicas).await?;
         if let Some(converged) = converged {
@@ -103,6 +105,31 @@ impl Pass<'_> {
                 expected.iter().filter(|member| member.state.is_none()).map(|member| member.name.as_str()).collect();
             let message = format!("no word yet from {}", silent.join(", "));
             self.findings.push(Finding::bad(PROVISIONED, "Starting", message));
+        }
+    }
+
+    /// Copies of transactions that were thrown away go to the cluster's archive. Nobody waits for that: what fails is said, and
+    /// ordered again by a later look.
+    async fn archive_copies(&self, observed: &Observed) {
+        let waits = |member: &&Member| member.state.as_ref().is_some_and(|state| state.copies_to_archive > 0);
+        let waiting: Vec<&Member> = observed.members.iter().filter(waits).collect();
+        let Some(archive) = self.object.spec.archive.as_ref().filter(|_| !waiting.is_empty()) else { return };
+        let (client, namespace) = (&self.context.client, &self.cluster.namespace);
+        let location = match Location::resolve(client, namespace, &archive.location_ref.name).await {
+            Ok(location) => location,
+            Err(error) => {
+                info!(%error, "copies of what was thrown away stay on their volumes for now");
+                return;
+            }
+        };
+        for Member { name, .. } in waiting {
+            let address = observed.addresses.get(name).zip(self.memory.tls.as_ref());
+            let client = address.and_then(|(address, tls)| observe::instance(self.cluster, name, *address, tls));
+            let Some(client) = client else { continue };
+            let order = ArchiveOrder { location: location.clone() };
+            if let Err(error) = client.archive(&order, observe::ASK_TIMEOUT).await {
+                info!(instance = name, %error, "copies of what was thrown away stay on its volume for now");
+            }
         }
     }
 
