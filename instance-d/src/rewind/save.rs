@@ -210,7 +210,7 @@ pub fn not_archived(volume: &Volume) -> Result<Vec<Copied>> {
     };
     let mut copies: Vec<Copied> = known(&dir)?.into_iter().map(copied).collect();
     copies.retain(|copy| !all.contains(&marker(&copy.name)));
-    copies.sort_by(|one, other| (one.time, &one.name).cmp(&(other.time, &other.name)));
+    copies.sort_by_key(|copy| (copy.time, copy.name.len(), copy.name.clone()));
     Ok(copies)
 }
 
@@ -352,11 +352,8 @@ mod tests {
         let names = names(&home.path().join("rewound")).unwrap();
         assert_eq!(names.len(), 2 * KEPT, "{names:?}");
         assert!(!names.contains(&"7-1.json".to_owned()) && names.contains(&"7-21.json".to_owned()));
-        let copies = not_archived(&volume).unwrap();
-        assert_eq!(
-            (copies.len(), copies[0].files.as_slice()),
-            (KEPT, ["7-2.binlog", "7-2.json"].map(str::to_owned).as_slice())
-        );
+        let first = not_archived(&volume).unwrap().into_iter().next().unwrap();
+        assert_eq!(first.files, ["7-2.binlog", "7-2.json"]);
         note_archived(&volume, "7-2").unwrap();
         assert_eq!(not_archived(&volume).unwrap().len(), KEPT - 1);
         assert!(matches!(save(&volume, 8, "db-1", &gtids(99), &what, &|| true), Err(Error::Overtaken)));

@@ -2,6 +2,7 @@
 //! a server that is made of the bucket alone has the ledger's rows (I9).
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::refuse::spoil;
@@ -228,6 +229,12 @@ async fn f53_no_restore_follows_a_branch_that_lost() -> Result<()> {
             trial.whole().await?;
         }
         comes_back(trial, &bucket).await?;
+        until("what was cut off to be in the bucket", SOON, async || {
+            let is_copy = |path: &PathBuf| path.to_string_lossy().contains("/rewound/");
+            let copies = bucket.objects()?.into_keys().filter(is_copy).count();
+            Ok(if copies > 0 { Look::Done(()) } else { Look::Not("no copy".to_owned()) })
+        })
+        .await?;
         Ok(Expect::changes(3))
     })
     .await
