@@ -164,10 +164,23 @@ impl Look {
         for id in self.names(place).await? {
             match dump::load::manifest(&place.store, &place.root, &id).await? {
                 Some(found) => made = Some(found),
-                None => remove(&place.store, &place.root.dump(&id, "")).await?,
+                None => made = self.given_up(place, &id).await?.or(made),
             }
         }
         Ok(made)
+    }
+
+    /// What an attempt that was cut left behind goes, but for the word that it was given up: whoever was paused in it cannot finish
+    /// it any more.
+    async fn given_up(&self, place: &Place, id: &str) -> Result<Option<Found>, Error> {
+        let found = dump::make::give_up(&place.store, &place.root, id).await?;
+        if found.is_none() {
+            let word = place.root.dump(id, "manifest.json");
+            for object in place.store.list(&place.root.dump(id, "")).await?.iter().filter(|object| object.key != word) {
+                place.store.delete(&object.key).await?;
+            }
+        }
+        Ok(found)
     }
 
     async fn make(&self, place: &Place, source: &str) -> Result<Action, Error> {
@@ -264,8 +277,12 @@ impl Look {
         }
         let done = match (self.place().await, self.key()) {
             (Ok(place), _) => {
+                self.cleared(&place).await?;
                 for id in self.names(&place).await? {
-                    remove(&place.store, &place.root.dump(&id, "")).await?;
+                    // The word that one was given up stays: it is there for who wakes late.
+                    if dump::load::manifest(&place.store, &place.root, &id).await?.is_some() {
+                        remove(&place.store, &place.root.dump(&id, "")).await?;
+                    }
                 }
                 Ok(())
             }

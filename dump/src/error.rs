@@ -58,6 +58,9 @@ pub enum Error {
         /// Rows of the dump.
         dumped: u64,
     },
+    /// Somebody else has given this dump up, while it was made.
+    #[error("the dump {0} was given up meanwhile")]
+    GivenUp(String),
     /// What the server answered cannot be right.
     #[error("the server says {0:?}")]
     Answer(String),

@@ -22,7 +22,7 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Blob, Column, Found, Kind, Manifest, Piece, Statement, Table, VERSION};
+use crate::manifest::{Blob, Column, Found, GIVEN_UP, Kind, Manifest, Piece, Statement, Table, VERSION};
 use crate::schema::qualified;
 
 /// Longest statement but for those that build indexes.
@@ -57,7 +57,7 @@ pub struct Order<'a> {
 /// The bucket's; one that is not understood.
 pub async fn manifest(store: &Store, root: &Root, id: &str) -> Result<Option<Found>> {
     let key = root.dump(id, "manifest.json");
-    let Some(text) = store.get(&key).await? else { return Ok(None) };
+    let Some(text) = store.get(&key).await?.filter(|text| text != GIVEN_UP) else { return Ok(None) };
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| Error::untrusted(&key, format!("is not understood: {error}")))?;
     if manifest.version != VERSION {

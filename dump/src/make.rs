@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use archive::store::Put;
 use archive::{Root, Store};
 use bytes::{Buf, Bytes};
 use common::mysql::wire::Connection;
@@ -19,7 +20,8 @@ use uuid::Uuid;
 
 use crate::chunk::{self, Range};
 use crate::error::{Error, Result};
-use crate::manifest::{Blob, Column, Found, Manifest, Piece, Statement, Table, VERSION};
+use crate::load::manifest as manifest_of;
+use crate::manifest::{Blob, Column, Found, GIVEN_UP, Manifest, Piece, Statement, Table, VERSION};
 use crate::rows;
 use crate::schema::{self, Definitions, Selection};
 use crate::snapshot::Snapshot;
@@ -116,8 +118,25 @@ pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Fo
     };
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Error::Broken(error.to_string()))?;
     let blob = Blob::of(order.root.dump(id, "manifest.json"), &text);
-    order.store.put_new(&blob.key, text).await?;
+    let put = order.store.put_new(&blob.key, text).await?;
+    // A put that was tried again finds what it has put.
+    let is_there =
+        async || Ok::<_, Error>(manifest_of(order.store, order.root, id).await?.is_some_and(|it| it.blob == blob));
+    if put == Put::Exists && !is_there().await? {
+        return Err(Error::GivenUp(id.to_owned()));
+    }
     Ok(Found { manifest, blob })
+}
+
+/// Gives up a dump that has no manifest, whoever makes it: it will have none. What it is, if it was finished in this moment.
+///
+/// # Errors
+/// The bucket's.
+pub async fn give_up(store: &Store, root: &Root, id: &str) -> Result<Option<Found>> {
+    match store.put_new(&root.dump(id, "manifest.json"), GIVEN_UP).await? {
+        Put::Stored => Ok(None),
+        Put::Exists => manifest_of(store, root, id).await,
+    }
 }
 
 /// A name for a dump that begins now: in the order of time.

@@ -6,6 +6,9 @@
 //! <root>dumps/<id>/data/<table>/<piece>.tsv.zst
 //! <root>dumps/<id>/manifest.json               last: a dump without one does not exist
 //! ```
+//!
+//! In the place of a manifest stands [`GIVEN_UP`] once somebody else has given a dump up: who was paused in the middle of it, and wakes,
+//! cannot finish it any more, since puts are conditional.
 
 use common::gtid::GtidSet;
 use serde::{Deserialize, Serialize};
@@ -13,6 +16,9 @@ use sha2::{Digest, Sha256};
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
+
+/// What stands in the place of the manifest of a dump that will never be one.
+pub const GIVEN_UP: &[u8] = b"{\"givenUp\": true}\n";
 
 /// A dump.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

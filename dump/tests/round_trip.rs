@@ -28,6 +28,10 @@ impl Bucket {
     }
 
     async fn dump(&self, mysqld: &Mysqld, selection: Selection) -> dump::Result<Manifest> {
+        self.dump_as(&make::new_id(), mysqld, selection).await
+    }
+
+    async fn dump_as(&self, id: &str, mysqld: &Mysqld, selection: Selection) -> dump::Result<Manifest> {
         let (endpoint, credentials) = root(mysqld);
         let order = make::Order {
             endpoint: &endpoint,
@@ -37,7 +41,7 @@ impl Bucket {
             store: &self.store,
             root: &self.root,
         };
-        Ok(make::make(&order, &make::new_id(), &Progress::default()).await?.manifest)
+        Ok(make::make(&order, id, &Progress::default()).await?.manifest)
     }
 
     async fn load(&self, mysqld: &Mysqld, manifest: &Manifest) -> dump::Result<()> {
@@ -190,6 +194,21 @@ fn filled() -> Mysqld {
     mysqld.sql(&format!("SET SESSION sql_mode='ANSI_QUOTES,PIPES_AS_CONCAT'; {CODE}")).unwrap();
     mysqld.sql(&format!("CREATE ROLE{accounts}")).unwrap();
     mysqld
+}
+
+/// Who was paused in the middle of a dump wakes when another has taken its pieces away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_that_was_given_up_is_never_there() {
+    let (source, bucket) = (filled(), Bucket::new());
+    let (Bucket { store, root, .. }, id) = (&bucket, make::new_id());
+    assert_eq!(make::give_up(store, root, &id).await.unwrap(), None);
+    let error = bucket.dump_as(&id, &source, Selection::default()).await.unwrap_err();
+    assert!(matches!(&error, dump::Error::GivenUp(which) if *which == id), "{error}");
+    assert_eq!(load::manifest(store, root, &id).await.unwrap(), None);
+    assert_eq!(make::give_up(store, root, &id).await.unwrap(), None, "again");
+    let whole = bucket.dump(&source, Selection::default()).await.unwrap();
+    let found = make::give_up(store, root, &whole.id).await.unwrap();
+    assert_eq!(found.map(|found| found.manifest), Some(whole), "too late: it is one");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
