@@ -110,7 +110,7 @@ struct Place {
 impl Look {
     async fn run(&self) -> Result<Action, Error> {
         if self.dump.metadata.deletion_timestamp.is_some() {
-            return self.take_away().await;
+            return Box::pin(self.take_away()).await;
         }
         match decide::phase(&self.dump) {
             Some(DumpPhase::Verifying) => return Box::pin(self.verify()).await,
@@ -126,7 +126,7 @@ impl Look {
             Err(Error::Read(error @ read::Error::Missing(_))) => return self.wait(&error.to_string(), LATER).await,
             Err(error) => return Err(error),
         };
-        if let Some(found) = self.cleared(&place).await? {
+        if let Some(found) = Box::pin(self.cleared(&place)).await? {
             return self.succeed(&found, None).await;
         }
         let source = match decide::source(place.cluster.status.as_ref()) {
