@@ -15,17 +15,8 @@ const SHORT: Duration = Duration::from_secs(2);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
     let mut scene = Scene::cluster(2, 1).await;
-    let mut admin = scene.make_table(0).await;
-    scene.power_off(1);
-    let waiter =
-        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
-    scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
-    scene.power_off(0);
-    assert!(waiter.await.unwrap().is_err());
-
-    scene.start(0);
+    scene.dies_with_a_tail().await;
     scene.start(1);
-    scene.until(0, "crashed", |state| state.phase == Phase::Crashed).await;
     scene.until(1, "crashed", |state| state.phase == Phase::Crashed).await;
     scene.promote(0, 2, 1, &[1]).await.unwrap();
     let state = scene
@@ -54,16 +45,8 @@ async fn a_crashed_primary_opens_only_when_its_tail_is_proven() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_stays_closed_is_cloned_and_opens_on_the_word_of_its_clone() {
     let mut scene = Scene::cluster(2, 1).await;
-    let mut admin = scene.make_table(0).await;
-    scene.power_off(1);
-    let waiter =
-        tokio::spawn(async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await });
-    scene.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|mysqld| mysqld.source.waiters > 0)).await;
-    scene.power_off(0);
-    assert!(waiter.await.unwrap().is_err());
-    scene.start(0);
+    scene.dies_with_a_tail().await;
     scene.start(2);
-    scene.until(0, "crashed", |state| state.phase == Phase::Crashed).await;
     scene.until(2, "empty", |state| state.phase == Phase::Empty).await;
     scene.promote(0, 2, 1, &[1]).await.unwrap();
     let closed = |state: &InstanceState| {

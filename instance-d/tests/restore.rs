@@ -314,11 +314,7 @@ async fn copies_of_what_was_thrown_away_go_to_the_bucket_once() {
     let s3 = S3::start();
     scene.make_table(0).await;
     scene.until_value(1, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='t'", "1").await;
-    let mut local = scene.local(1).await;
-    local.exec("SET GLOBAL super_read_only=OFF", SQL).await.unwrap();
-    local.exec("SET GLOBAL read_only=OFF", SQL).await.unwrap();
-    scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (7)", SQL).await.unwrap();
-    local.exec("SET GLOBAL super_read_only=ON", SQL).await.unwrap();
+    scene.write_to_replica(1, "INSERT INTO t.`rows` VALUES (7)").await;
     assert!(scene.follow(1, 2, 0, false).await.is_err(), "it holds what its source lacks");
     let state = scene.until(1, "a copy", |state| state.copies_to_archive == 1).await;
     assert_eq!(state.phase, Phase::Failed);

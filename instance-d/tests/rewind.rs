@@ -448,11 +448,7 @@ async fn what_somebody_wrote_to_a_replica_is_saved_and_told_apart() {
     let scene = pair(&[], &[]).await;
     scene.make_table(0).await;
     scene.until_value(1, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA='t'", "1").await;
-    let mut local = scene.local(1).await;
-    local.exec("SET GLOBAL super_read_only=OFF", SQL).await.unwrap();
-    local.exec("SET GLOBAL read_only=OFF", SQL).await.unwrap();
-    scene.admin(1).await.exec("INSERT INTO t.`rows` VALUES (7)", SQL).await.unwrap();
-    local.exec("SET GLOBAL super_read_only=ON", SQL).await.unwrap();
+    scene.write_to_replica(1, "INSERT INTO t.`rows` VALUES (7)").await;
     let (code, message) = refused(scene.follow(1, 2, 0, false).await);
     assert_eq!(code, RefusalCode::Failed);
     assert!(message.contains("not in the history of db-0"), "{message}");

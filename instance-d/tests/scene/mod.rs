@@ -403,6 +403,28 @@ impl Scene {
     }
 
     /// Waits until a value is as wanted.
+    /// Instance 0, the primary, dies with a write that nobody acknowledged, for its only acker (1) is gone. It is there again, down.
+    pub async fn dies_with_a_tail(&mut self) {
+        let mut admin = self.make_table(0).await;
+        self.power_off(1);
+        let insert = async move { admin.exec("INSERT INTO t.`rows` VALUES (1)", Duration::from_secs(60)).await };
+        let waiter = tokio::spawn(insert);
+        self.until(0, "waiting", |state| state.mysqld.as_ref().is_some_and(|it| it.source.waiters > 0)).await;
+        self.power_off(0);
+        assert!(waiter.await.unwrap().is_err());
+        self.start(0);
+        self.until(0, "crashed", |state| state.phase == Phase::Crashed).await;
+    }
+
+    /// Somebody writes to a replica, past everything that keeps people from it.
+    pub async fn write_to_replica(&self, ordinal: u32, insert: &str) {
+        let mut local = self.local(ordinal).await;
+        local.exec("SET GLOBAL super_read_only=OFF", SQL).await.unwrap();
+        local.exec("SET GLOBAL read_only=OFF", SQL).await.unwrap();
+        self.admin(ordinal).await.exec(insert, SQL).await.unwrap();
+        local.exec("SET GLOBAL super_read_only=ON", SQL).await.unwrap();
+    }
+
     pub async fn until_value(&self, ordinal: u32, sql: &str, wanted: &str) {
         let begun = Instant::now();
         loop {
