@@ -162,25 +162,9 @@ impl Look {
     async fn cleared(&self, place: &Place) -> Result<Option<Found>, Error> {
         let mut made = None;
         for id in self.names(place).await? {
-            match dump::load::manifest(&place.store, &place.root, &id).await? {
-                Some(found) => made = Some(found),
-                None => made = self.given_up(place, &id).await?.or(made),
-            }
+            made = made_or_given_up(place, &id).await?.or(made);
         }
         Ok(made)
-    }
-
-    /// What an attempt that was cut left behind goes, but for the word that it was given up: whoever was paused in it cannot finish
-    /// it any more.
-    async fn given_up(&self, place: &Place, id: &str) -> Result<Option<Found>, Error> {
-        let found = dump::make::give_up(&place.store, &place.root, id).await?;
-        if found.is_none() {
-            let word = place.root.dump(id, "manifest.json");
-            for object in place.store.list(&place.root.dump(id, "")).await?.iter().filter(|object| object.key != word) {
-                place.store.delete(&object.key).await?;
-            }
-        }
-        Ok(found)
     }
 
     async fn make(&self, place: &Place, source: &str) -> Result<Action, Error> {
@@ -277,10 +261,9 @@ impl Look {
         }
         let done = match (self.place().await, self.key()) {
             (Ok(place), _) => {
-                self.cleared(&place).await?;
                 for id in self.names(&place).await? {
                     // The word that one was given up stays: it is there for who wakes late.
-                    if dump::load::manifest(&place.store, &place.root, &id).await?.is_some() {
+                    if made_or_given_up(&place, &id).await?.is_some() {
                         remove(&place.store, &place.root.dump(&id, "")).await?;
                     }
                 }
@@ -353,6 +336,23 @@ impl Look {
         let generation = json!({"observedGeneration": self.dump.metadata.generation});
         Ok(objects::say(&self.context.client, &*self.dump, merged(&status, generation)).await?)
     }
+}
+
+/// A dump that was made. What an attempt that was cut left behind goes, but for the word that it was given up: whoever was paused in
+/// it cannot finish it any more.
+async fn made_or_given_up(place: &Place, id: &str) -> Result<Option<Found>, Error> {
+    let Place { store, root, .. } = place;
+    let made = match dump::load::manifest(store, root, id).await? {
+        Some(found) => Some(found),
+        None => dump::make::give_up(store, root, id).await?,
+    };
+    if made.is_none() {
+        let word = root.dump(id, "manifest.json");
+        for object in store.list(&root.dump(id, "")).await?.iter().filter(|object| object.key != word) {
+            store.delete(&object.key).await?;
+        }
+    }
+    Ok(made)
 }
 
 /// Everything in a dump's folder; the manifest first, so that what is left is no dump.

@@ -305,7 +305,8 @@ pub async fn keep(instance: Arc<Instance>) {
 
 /// Says how many copies are on the volume only.
 fn count_copies(instance: &Instance) {
-    let count = not_archived(&instance.volume).map_or(0, |copies| u32::try_from(copies.len()).unwrap_or(u32::MAX));
+    let count = save::count_not_archived(&instance.volume).unwrap_or(0);
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
     if instance.look(|facts| facts.copies_to_archive != count) {
         instance.change(|facts| facts.copies_to_archive = count);
     }

@@ -189,6 +189,20 @@ pub struct Copied {
     pub files: Vec<String>,
 }
 
+/// How many of them there are, by the names of files alone.
+///
+/// # Errors
+/// Files.
+pub fn count_not_archived(volume: &Volume) -> Result<usize> {
+    let dir = volume.saved_dir();
+    if !dir.exists() {
+        return Ok(0);
+    }
+    let all = names(&dir)?;
+    let stems = all.iter().filter_map(|name| name.strip_suffix(".json"));
+    Ok(stems.filter(|stem| !all.contains(&marker(stem))).count())
+}
+
 /// Finished copies that are on the volume only, the oldest first.
 ///
 /// # Errors
@@ -199,10 +213,6 @@ pub fn not_archived(volume: &Volume) -> Result<Vec<Copied>> {
         return Ok(Vec::new());
     }
     let all = names(&dir)?;
-    let open = all.iter().filter_map(|name| name.strip_suffix(".json"));
-    if open.clone().all(|stem| all.iter().any(|name| *name == marker(stem))) {
-        return Ok(Vec::new());
-    }
     let copied = |(name, manifest): (String, Manifest)| {
         let description = format!("{name}.json");
         let files = manifest.parts.into_iter().map(|part| part.saved).chain([description]).collect();
@@ -356,6 +366,7 @@ mod tests {
         assert_eq!(first.files, ["7-2.binlog", "7-2.json"]);
         note_archived(&volume, "7-2").unwrap();
         assert_eq!(not_archived(&volume).unwrap().len(), KEPT - 1);
+        assert_eq!(count_not_archived(&volume).unwrap(), KEPT - 1);
         assert!(matches!(save(&volume, 8, "db-1", &gtids(99), &what, &|| true), Err(Error::Overtaken)));
     }
 }
