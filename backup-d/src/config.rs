@@ -10,8 +10,10 @@ pub struct Config {
     pub operator_namespace: String,
     /// Watch this namespace only; all when absent.
     pub watch_namespace: Option<String>,
-    /// Name of the Lease of the one that works.
+    /// What the names of the Leases of those that work begin with: `-0`, `-1`... follow.
     pub lease_name: String,
+    /// How many replicas share the work; more of them wait for one to go.
+    pub seats: u32,
     /// Who we are in the Lease; the host's name when absent.
     pub identity: Option<String>,
     /// Dumps that are made at the same time.
@@ -34,6 +36,7 @@ impl Default for Config {
             operator_namespace: "pelorus-system".into(),
             watch_namespace: None,
             lease_name: "pelorus-backup-d".into(),
+            seats: 2,
             identity: None,
             concurrency: 2,
             connections: 4,

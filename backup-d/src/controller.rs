@@ -13,18 +13,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use archive::{Root, Store};
-use common::crd::{BackupMethod, DumpPhase, MySQLCluster, MySQLDump};
-use common::daemon::everywhere;
+use common::crd::{BackupMethod, DumpPhase, MySQLCluster, MySQLDump, MySQLDumpStatus};
+use common::daemon::{everywhere, watching};
 use common::events::{Event, Events};
+use common::lease::members::Members;
 use common::location::Location;
 use common::names::LABEL_CLUSTER;
 use common::read;
 use dump::manifest::Found;
+use futures::Stream;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Config as Pace, Controller};
-use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
@@ -56,8 +58,26 @@ pub struct Context {
     pub metrics: Metrics,
     /// Configuration.
     pub config: Config,
+    /// Who we are among the members.
+    pub identity: String,
+    /// Who else is at work.
+    pub members: watch::Receiver<Members>,
     /// See [`Attempts`].
     pub attempts: Attempts,
+}
+
+impl Context {
+    /// Whether the object belongs to this replica's share.
+    pub fn owns(&self, object: &impl ResourceExt) -> bool {
+        self.members.borrow().is_mine(&object.uid().unwrap_or_default())
+    }
+
+    /// An item each time that shares change: whose each object is has to be asked anew.
+    pub fn moves(&self) -> impl Stream<Item = ()> + Send + 'static {
+        futures::stream::unfold(self.members.clone(), |mut members| async {
+            members.changed().await.ok().map(|()| ((), members))
+        })
+    }
 }
 
 /// Why nothing can be done about an object now.
@@ -75,19 +95,26 @@ pub enum Error {
     /// The dump.
     #[error(transparent)]
     Dump(#[from] dump::Error),
+    /// Another replica has written the status since.
+    #[error("another replica has it")]
+    Superseded,
 }
 
 /// Runs until the token is cancelled. Dumps that are being made are given up then, and made anew by whoever works next.
 pub async fn run(context: Arc<Context>, token: CancellationToken) {
     let dumps = everywhere::<MySQLDump>(&context.client, context.config.watch_namespace.as_deref());
-    let controller = Controller::new(dumps, watcher::Config::default())
-        .with_config(Pace::default().concurrency(context.config.concurrency));
+    let controller = Controller::new(dumps, watching())
+        .with_config(Pace::default().concurrency(context.config.concurrency))
+        .reconcile_all_on(context.moves());
     let look = |dump: Arc<MySQLDump>, context: Arc<Context>| async move {
         let (namespace, name) = (dump.namespace().unwrap_or_default(), dump.name_any());
         let span = info_span!("dump", namespace, cluster = dump.spec.cluster_ref.name, name);
-        Look { dump, context }.run().instrument(span).await
+        Look::new(dump, context).run().instrument(span).await
     };
     let wait = |dump: Arc<MySQLDump>, error: &Error, _: Arc<Context>| {
+        if matches!(error, Error::Superseded) {
+            return Action::requeue(SOON);
+        }
         warn!(%error, namespace = dump.namespace(), name = dump.name_any(), "it is looked at again");
         Action::requeue(LATER)
     };
@@ -98,6 +125,21 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
 struct Look {
     dump: Arc<MySQLDump>,
     context: Arc<Context>,
+    /// resourceVersion and status of the object as they were last seen or written. Writes are made to exactly that: whoever was paused,
+    /// or looks at what is out of date, does not undo what another has said since.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone)]
+struct Seen {
+    version: Option<String>,
+    status: Option<MySQLDumpStatus>,
+}
+
+impl Seen {
+    fn of(dump: &MySQLDump) -> Self {
+        Self { version: dump.resource_version(), status: dump.status.clone() }
+    }
 }
 
 /// Where a dump lies.
@@ -108,13 +150,22 @@ struct Place {
 }
 
 impl Look {
+    fn new(dump: Arc<MySQLDump>, context: Arc<Context>) -> Self {
+        let seen = Mutex::new(Seen::of(&dump));
+        Self { dump, context, seen }
+    }
+
     async fn run(&self) -> Result<Action, Error> {
+        let is_ours = decide::is_ours(&self.dump, &self.context.members.borrow(), &self.context.identity);
+        if !is_ours {
+            return Ok(Action::await_change());
+        }
         if self.dump.metadata.deletion_timestamp.is_some() {
             return Box::pin(self.take_away()).await;
         }
         match decide::phase(&self.dump) {
             Some(DumpPhase::Verifying) => return Box::pin(self.verify()).await,
-            Some(DumpPhase::Succeeded | DumpPhase::Failed) => return Ok(Action::await_change()),
+            Some(DumpPhase::Succeeded | DumpPhase::Failed) => return self.forget_scratch().await,
             Some(DumpPhase::Pending | DumpPhase::Running | DumpPhase::Deleting) | None => {}
         }
         self.hold(true).await?;
@@ -142,6 +193,11 @@ impl Look {
         format!("-{}", uid.get(..8).unwrap_or(&uid))
     }
 
+    /// The name of the attempt that began then.
+    fn id(&self, began: jiff::Timestamp) -> String {
+        dump::make::id(began, self.mark().trim_start_matches('-'))
+    }
+
     async fn place(&self) -> Result<Place, Error> {
         let namespace = self.dump.namespace().unwrap_or_default();
         let cluster: MySQLCluster =
@@ -161,16 +217,26 @@ impl Look {
     /// The manifest, if the dump was made; what attempts that were cut left behind is taken away.
     async fn cleared(&self, place: &Place) -> Result<Option<Found>, Error> {
         let mut made = None;
-        for id in self.names(place).await? {
+        let mut names = self.names(place).await?;
+        // An attempt that has put nothing yet is given up, too: who makes it may wake.
+        let running = self.dump.status.as_ref().filter(|status| status.phase == Some(DumpPhase::Running));
+        names.extend(running.and_then(|status| status.started_at.as_ref()).map(|at| self.id(at.0)));
+        for id in names {
             made = made_or_given_up(place, &id).await?.or(made);
         }
         Ok(made)
     }
 
     async fn make(&self, place: &Place, source: &str) -> Result<Action, Error> {
-        let began = common::clock::now();
+        // As the status says it: the name follows from it.
+        let began = time(common::clock::now()).0;
         info!(source, "a dump begins");
-        let running = json!({"phase": DumpPhase::Running, "source": source, "startedAt": time(began)});
+        let running = json!({
+            "phase": DumpPhase::Running,
+            "source": source,
+            "startedAt": time(began),
+            "worker": self.context.identity,
+        });
         self.say(running.clone()).await?;
         self.event("backup.started", json!({"dump": self.dump.name_any(), "source": source}));
         self.context.metrics.running.inc();
@@ -178,7 +244,7 @@ impl Look {
             client: self.context.client.clone(),
             dump: Arc::clone(&self.dump),
             source: source.to_owned(),
-            id: dump::make::id(began, self.mark().trim_start_matches('-')),
+            id: self.id(began),
             store: place.store.clone(),
             root: place.root.clone(),
             connections: self.context.config.connections,
@@ -188,6 +254,10 @@ impl Look {
         match made {
             Ok(found) => self.succeed(&found, Some((began, source))).await,
             Err(dumping::Ended::Deleted) => Ok(Action::requeue(Duration::ZERO)),
+            Err(dumping::Ended::Superseded) => {
+                info!("another replica makes it now");
+                Err(Error::Superseded)
+            }
             Err(dumping::Ended::Failed(problem)) => {
                 self.context.metrics.failed.get_or_create(&self.labels()).inc();
                 let failures = {
@@ -302,6 +372,7 @@ impl Look {
     /// Puts the finalizer on, and what a selector finds it by; or takes the finalizer off.
     async fn hold(&self, wanted: bool) -> Result<(), Error> {
         let mut finalizers = self.dump.finalizers().to_vec();
+        let version = self.seen().version;
         if finalizers.iter().any(|name| name == FINALIZER) == wanted {
             return Ok(());
         }
@@ -309,16 +380,30 @@ impl Look {
         if wanted {
             finalizers.push(FINALIZER.to_owned());
         }
-        let version = self.dump.resource_version();
         let mut patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}});
         if wanted && let Some(metadata) = patch.pointer_mut("/metadata").and_then(Value::as_object_mut) {
             metadata.insert("labels".to_owned(), json!({LABEL_CLUSTER: self.dump.spec.cluster_ref.name}));
         }
-        let name = self.dump.name_any();
-        let namespace = self.dump.namespace().unwrap_or_default();
-        let api: Api<MySQLDump> = Api::namespaced(self.context.client.clone(), &namespace);
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-        Ok(())
+        match self.api().patch(&self.dump.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(held) => {
+                self.see(|seen| seen.version = held.resource_version());
+                Ok(())
+            }
+            Err(kube::Error::Api(refused)) if refused.is_conflict() => Err(Error::Superseded),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn api(&self) -> Api<MySQLDump> {
+        Api::namespaced(self.context.client.clone(), &self.dump.namespace().unwrap_or_default())
+    }
+
+    fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn see(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn labels(&self) -> Cluster {
@@ -334,7 +419,27 @@ impl Look {
     /// Writes the whole status.
     async fn say(&self, status: Value) -> Result<(), Error> {
         let generation = json!({"observedGeneration": self.dump.metadata.generation});
-        Ok(objects::say(&self.context.client, &*self.dump, merged(&status, generation)).await?)
+        let status = merged(&status, generation);
+        loop {
+            let seen = self.seen();
+            match objects::say_at(&self.context.client, &*self.dump, seen.version.as_deref(), status.clone()).await {
+                Ok(Some(written)) => {
+                    self.see(|seen| *seen = Seen::of(&written));
+                    return Ok(());
+                }
+                // It is gone, and needs none.
+                Ok(None) => return Ok(()),
+                Err(kube::Error::Api(refused)) if refused.is_conflict() => {
+                    let Some(now) = self.api().get_opt(&self.dump.name_any()).await? else { return Ok(()) };
+                    // A label, say, is no news; a status is somebody's.
+                    if now.uid() != self.dump.uid() || now.status != seen.status {
+                        return Err(Error::Superseded);
+                    }
+                    self.see(|seen| seen.version = now.resource_version());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use common::crd::{
     BackupMethod, ClusterRef, DumpPhase, InstancePhase, InstanceRole, InstanceStatus, LocationRef, MySQLBackupSchedule,
     MySQLCluster, MySQLClusterStatus, MySQLDump, MySQLDumpSpec, RESTORABLE,
 };
+use common::lease::members::Members;
 use common::names::{LABEL_CLUSTER, LABEL_SCHEDULE};
 use jiff::Timestamp;
 
@@ -72,6 +73,16 @@ pub fn verification(scratch: Option<&MySQLCluster>, now: Timestamp, patience_sec
         }
         _ if age >= GIVE_UP_SECONDS => Verification::Ends(Err(format!("it was not restored within a day: {said}"))),
         _ => Verification::Waits(said),
+    }
+}
+
+/// Whether a dump is for this replica to look at: one that is being made stays with who makes it, for as long as that one is at work.
+pub fn is_ours(dump: &MySQLDump, members: &Members, identity: &str) -> bool {
+    let running = dump.status.as_ref().filter(|status| status.phase == Some(DumpPhase::Running));
+    let worker = running.and_then(|status| status.worker.as_deref()).filter(|worker| members.include(worker));
+    match worker {
+        Some(worker) => worker == identity && members.seat().is_some(),
+        None => members.is_mine(dump.metadata.uid.as_deref().unwrap_or_default()),
     }
 }
 
@@ -220,6 +231,33 @@ mod tests {
 
     fn replica(name: &str, lag: f64, state: &str) -> serde_json::Value {
         json!({"name": name, "role": "Replica", "state": state, "lag": lag})
+    }
+
+    #[test]
+    fn a_dump_that_is_being_made_stays_with_its_worker_while_that_one_lives() {
+        let dump = |worker: Option<&str>, phase: &str, deleted: Option<&str>| -> MySQLDump {
+            serde_json::from_value(json!({
+                "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump",
+                "metadata": {"name": "d", "uid": "4711", "deletionTimestamp": deleted},
+                "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}},
+                "status": {"phase": phase, "worker": worker},
+            }))
+            .unwrap()
+        };
+        let holders = [(0, "a".to_owned()), (1, "b".to_owned())];
+        let [a, b] = [0, 1].map(|seat| Members::new(Some(seat), holders.clone()));
+        let whose = |dump: &MySQLDump| [is_ours(dump, &a, "a"), is_ours(dump, &b, "b")];
+        let owner = whose(&dump(None, "Pending", None));
+        assert_eq!(owner.iter().filter(|is_ours| **is_ours).count(), 1);
+        assert_eq!(whose(&dump(Some("a"), "Running", None)), [true, false]);
+        assert_eq!(whose(&dump(Some("b"), "Running", None)), [false, true]);
+        assert_eq!(whose(&dump(Some("gone"), "Running", None)), owner, "its worker is gone");
+        let [one, other] = ["a", "b"].map(|worker| whose(&dump(Some(worker), "Verifying", None)));
+        assert_eq!((one, other), (owner, owner), "a verification is anybody's");
+        let going = dump(Some("b"), "Running", Some("2026-11-30T00:00:00Z"));
+        assert_eq!(whose(&going), [false, true], "it is taken away by who knows that it writes no more");
+        let standby = Members::new(None, holders);
+        assert!(!is_ours(&dump(None, "Pending", None), &standby, "c"));
     }
 
     #[test]

@@ -27,6 +27,8 @@ const PACE: Duration = Duration::from_secs(2);
 pub enum Ended {
     /// The object was deleted meanwhile.
     Deleted,
+    /// Another replica makes it.
+    Superseded,
     /// For people.
     Failed(String),
 }
@@ -91,8 +93,10 @@ impl Dumping {
                 }
                 () = tokio::time::sleep(PACE) => {}
             }
-            if let Err(error) = say(shown(&progress, begun.elapsed())).await {
-                debug!(%error, "progress was not written");
+            match say(shown(&progress, begun.elapsed())).await {
+                Ok(()) => {}
+                Err(Error::Superseded) => return Err(Ended::Superseded),
+                Err(error) => debug!(%error, "progress was not written"),
             }
             match api.get_metadata_opt(&name).await {
                 Ok(Some(object)) if object.metadata.deletion_timestamp.is_none() => {}

@@ -41,6 +41,9 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
 }
 
 async fn look(context: &Context) -> Result<(), kube::Error> {
+    if context.members.borrow().seat().is_none() {
+        return Ok(());
+    }
     let (client, namespace) = (&context.client, context.config.watch_namespace.as_deref());
     let all = ListParams::default();
     let mut schedules: BTreeMap<Name, Vec<MySQLBackupSchedule>> = BTreeMap::new();
@@ -59,7 +62,7 @@ async fn look(context: &Context) -> Result<(), kube::Error> {
         }
     }
     let now = common::clock::now();
-    for cluster in clusters {
+    for cluster in clusters.into_iter().filter(|cluster| context.owns(cluster)) {
         let status = cluster.status.as_ref();
         let name = (cluster.namespace().unwrap_or_default(), cluster.name_any());
         let schedules = schedules.get(&name).map(Vec::as_slice).unwrap_or_default();

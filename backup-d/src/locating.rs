@@ -7,11 +7,10 @@ use archive::Store;
 use archive::store::Put;
 use common::conditions::Finding;
 use common::crd::{LocationCheck, MySQLBackupLocation};
-use common::daemon::everywhere;
+use common::daemon::{everywhere, watching};
 use common::location::Location;
 use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
-use kube::runtime::watcher;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -34,12 +33,12 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
         warn!(%error, namespace = location.namespace(), location = location.name_any(), "it is looked at again");
         Action::requeue(SOON)
     };
-    let controller = Controller::new(locations, watcher::Config::default());
+    let controller = Controller::new(locations, watching()).reconcile_all_on(context.moves());
     objects::drive(controller.run(look, wait, context), token).await;
 }
 
 async fn look(location: Arc<MySQLBackupLocation>, context: Arc<Context>) -> Result<Action, Error> {
-    if location.metadata.deletion_timestamp.is_some() {
+    if location.metadata.deletion_timestamp.is_some() || !context.owns(&*location) {
         return Ok(Action::await_change());
     }
     let now = common::clock::now();

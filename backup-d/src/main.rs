@@ -1,4 +1,7 @@
 //! backup-d: makes the dumps that MySQLDump objects ask for, and takes away those whose objects are deleted.
+//!
+//! Replicas share all objects (`common::lease::members`). Two that look at one do the same twice, or one of them fails: names follow from
+//! uids, puts are conditional, and a dump is its manifest.
 
 mod config;
 mod controller;
@@ -32,16 +35,13 @@ async fn main() -> anyhow::Result<()> {
     let mut registry = http::registry(DAEMON);
     let metrics = Metrics::new(&mut registry);
     let lease = lease::Config::new(&config.operator_namespace, &config.lease_name, &identity);
-    let (http_port, leader) = (config.http_port, metrics.leader.clone());
-    let context = Arc::new(Context {
-        client: daemon::watching_client().await?,
-        events: Events::start(config.nats.clone(), DAEMON),
-        metrics,
-        config,
-        attempts: controller::Attempts::default(),
-    });
-    daemon::Controller { http_port, registry, lease, leader }
-        .run(|token| async move {
+    let (http_port, seats, seated) = (config.http_port, config.seats, metrics.seated.clone());
+    let client = daemon::watching_client().await?;
+    let events = Events::start(config.nats.clone(), DAEMON);
+    daemon::Member { http_port, registry, lease, seats, seated }
+        .run(|members, token| async move {
+            let attempts = controller::Attempts::default();
+            let context = Arc::new(Context { client, events, metrics, config, identity, members, attempts });
             tokio::join!(
                 controller::run(Arc::clone(&context), token.clone()),
                 scheduling::run(Arc::clone(&context), token.clone()),

@@ -18,8 +18,8 @@ pub struct Cluster {
 /// Clones share the numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// 1 while this process holds the Lease.
-    pub leader: Gauge,
+    /// 1 while this replica has a share of the work.
+    pub seated: Gauge,
     /// Dumps that are being made.
     pub running: Gauge,
     /// Dumps that succeeded.
@@ -41,7 +41,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("pelorus_backup_d");
-        registry.register("leader", "Whether this replica works", metrics.leader.clone());
+        registry.register("seated", "Whether this replica has a share of the work", metrics.seated.clone());
         registry.register("running", "Dumps that are being made", metrics.running.clone());
         registry.register("succeeded", "Dumps that succeeded", metrics.succeeded.clone());
         registry.register("failed", "Attempts at a dump that failed", metrics.failed.clone());

@@ -48,11 +48,27 @@ pub async fn say<K>(client: &Client, object: &K, status: Value) -> Result<(), ku
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
+    say_at(client, object, None, status).await.map(drop)
+}
+
+/// The same, to exactly this version of it, which is a conflict when it has changed since. The object as it is then, unless it is gone.
+pub async fn say_at<K>(
+    client: &Client,
+    object: &K,
+    version: Option<&str>,
+    status: Value,
+) -> Result<Option<K>, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
     let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
-    let patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": present(status)});
+    let mut patch = json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": present(status)});
+    if let (Some(version), Some(fields)) = (version, patch.as_object_mut()) {
+        fields.insert("metadata".to_owned(), json!({"resourceVersion": version}));
+    }
     match api.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        done => done.map(drop),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        done => done.map(Some),
     }
 }
 

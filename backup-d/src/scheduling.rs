@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use common::conditions::Finding;
 use common::crd::{MySQLBackupSchedule, MySQLDump};
-use common::daemon::everywhere;
+use common::daemon::{everywhere, watching};
 use common::names::LABEL_SCHEDULE;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
@@ -41,12 +40,12 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
         let name = dump.labels().get(LABEL_SCHEDULE)?.clone();
         Some(ObjectRef::<MySQLBackupSchedule>::new(&name).within(&dump.namespace()?))
     };
-    let controller = Controller::new(schedules, watcher::Config::default()).watches(
-        dumps,
-        watcher::Config::default().labels(LABEL_SCHEDULE),
-        owner,
-    );
+    let controller = Controller::new(schedules, watching()).watches(dumps, watching().labels(LABEL_SCHEDULE), owner);
+    let controller = controller.reconcile_all_on(context.moves());
     let look = |schedule: Arc<MySQLBackupSchedule>, context: Arc<Context>| async move {
+        if !context.owns(&*schedule) {
+            return Ok(Action::await_change());
+        }
         let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
         let span = info_span!("schedule", namespace, cluster = schedule.spec.cluster_ref.name, name);
         Look { schedule, context }.run().instrument(span).await

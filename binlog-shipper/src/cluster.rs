@@ -18,6 +18,7 @@ use common::conditions::{self, Finding};
 use common::crd::{MySQLBinlog, MySQLCluster, RESTORABLE, Restorable};
 use common::events::{Event, Events};
 use common::gtid::GtidSet;
+use common::lease::members::{self, Members};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -123,28 +124,62 @@ struct Shared {
     progress: Progress,
 }
 
-/// Runs until the cluster is gone.
-pub async fn run(context: Context, mut cluster: watch::Receiver<Arc<MySQLCluster>>) {
+/// Runs until the cluster is gone; ships while it belongs to this replica's share.
+pub async fn run(
+    context: Context,
+    mut cluster: watch::Receiver<Arc<MySQLCluster>>,
+    mut members: watch::Receiver<Members>,
+) {
     let first = Arc::clone(&cluster.borrow());
     let (namespace, name) = (first.namespace().unwrap_or_default(), first.name_any());
-    let labels = metrics::Cluster { namespace: namespace.clone(), cluster: name.clone() };
-    let span = info_span!("cluster", namespace, cluster = name);
     let uid = first.uid().unwrap_or_default();
-    let spool = context.spool.join(&uid);
-    let (gap, restorable) =
-        (GtidSet::default(), Mutex::new(first.status.as_ref().and_then(|status| status.restorable.clone())));
-    let mut this = Loop { context, namespace, name, uid, labels, gap, restorable };
-    this.go(&mut cluster).instrument(span).await;
-    this.context.metrics.streaming.remove(&this.labels);
-    this.context.metrics.oldest_ms.remove(&this.labels);
-    if let Err(error) = std::fs::remove_dir_all(&spool)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        debug!(%error, "the spool stays");
-    }
+    let span = info_span!("cluster", namespace, cluster = name);
+    let shares = async {
+        loop {
+            tokio::select! {
+                () = members::when(&mut members, &uid, true) => {}
+                () = gone(cluster.clone()) => return,
+            }
+            let mut this = Loop::new(context.clone(), &cluster.borrow());
+            let is_gone = tokio::select! {
+                () = Box::pin(this.go(&mut cluster)) => true,
+                () = members::when(&mut members, &uid, false) => false,
+            };
+            this.leave();
+            if is_gone {
+                return;
+            }
+            info!("another replica ships it now");
+        }
+    };
+    shares.instrument(span).await;
+}
+
+/// Waits until nobody tells of the cluster any more.
+async fn gone(mut cluster: watch::Receiver<Arc<MySQLCluster>>) {
+    while cluster.changed().await.is_ok() {}
 }
 
 impl Loop {
+    fn new(context: Context, cluster: &MySQLCluster) -> Self {
+        let (namespace, name) = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+        let labels = metrics::Cluster { namespace: namespace.clone(), cluster: name.clone() };
+        let restorable = Mutex::new(cluster.status.as_ref().and_then(|status| status.restorable.clone()));
+        let uid = cluster.uid().unwrap_or_default();
+        Self { context, namespace, name, uid, labels, gap: GtidSet::default(), restorable }
+    }
+
+    /// Nothing of it is kept: who ships it next begins from what the archive has.
+    fn leave(&self) {
+        self.context.metrics.streaming.remove(&self.labels);
+        self.context.metrics.oldest_ms.remove(&self.labels);
+        if let Err(error) = std::fs::remove_dir_all(self.context.spool.join(&self.uid))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            debug!(%error, "the spool stays");
+        }
+    }
+
     async fn go(&mut self, cluster: &mut watch::Receiver<Arc<MySQLCluster>>) {
         let mut pause = AGAIN;
         loop {

@@ -12,8 +12,10 @@ pub struct Config {
     pub operator_namespace: String,
     /// Watch this namespace only; all when absent.
     pub watch_namespace: Option<String>,
-    /// Name of the Lease of the one that works.
+    /// What the names of the Leases of those that work begin with: `-0`, `-1`... follow.
     pub lease_name: String,
+    /// How many replicas share the work; more of them wait for one to go.
+    pub seats: u32,
     /// Who we are in the Lease and in Kubernetes Events; the host's name when absent.
     pub identity: Option<String>,
     /// Folder for bytes on their way to the bucket. Its content is worth nothing after a restart.
@@ -32,6 +34,7 @@ impl Default for Config {
             operator_namespace: "pelorus-system".into(),
             watch_namespace: None,
             lease_name: "pelorus-binlog-shipper".into(),
+            seats: 2,
             identity: None,
             spool: "/var/spool/pelorus".into(),
             spool_mib: 256,

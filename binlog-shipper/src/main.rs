@@ -1,6 +1,6 @@
 //! binlog-shipper: every cluster's binlog goes into its archive as it is written.
 //!
-//! One replica works (a Lease says which), the others wait. Two at once would be waste and no danger: every put is conditional.
+//! Replicas share the clusters (`common::lease::members`). Two that ship one cluster are waste and no danger: every put is conditional.
 
 mod cluster;
 mod config;
@@ -13,8 +13,10 @@ mod window;
 use common::crd::MySQLCluster;
 use common::daemon;
 use common::events::Events;
+use common::lease::members::Members;
 use common::{http, lease};
 use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -41,21 +43,21 @@ async fn main() -> anyhow::Result<()> {
         spool_max: config.spool_mib << 20,
     };
     let lease = lease::Config::new(&config.operator_namespace, &config.lease_name, &identity);
-    let leader = metrics.leader.clone();
-    daemon::Controller { http_port: config.http_port, registry, lease, leader }
-        .run(|token| ship(context, config.watch_namespace.as_deref(), token))
+    let seated = metrics.seated.clone();
+    daemon::Member { http_port: config.http_port, registry, lease, seats: config.seats, seated }
+        .run(|members, token| ship(context, members, config.watch_namespace.as_deref(), token))
         .await
 }
 
 /// A loop for each cluster, until the token is cancelled.
-async fn ship(context: Context, namespace: Option<&str>, token: CancellationToken) {
+async fn ship(context: Context, members: watch::Receiver<Members>, namespace: Option<&str>, token: CancellationToken) {
     let clusters = daemon::everywhere::<MySQLCluster>(&context.client, namespace);
-    let watched = watcher(clusters, watcher::Config::default()).default_backoff();
+    let watched = watcher(clusters, daemon::watching()).default_backoff();
     // Dropped with this function, and its tasks with it.
     let mut loops = JoinSet::new();
     let each = common::clusters::each(watched, |cluster| {
         while loops.try_join_next().is_some() {}
-        loops.spawn(cluster::run(context.clone(), cluster));
+        loops.spawn(cluster::run(context.clone(), cluster, members.clone()));
     });
     token.run_until_cancelled(each).await;
 }

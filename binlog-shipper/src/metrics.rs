@@ -19,8 +19,8 @@ pub struct Cluster {
 /// Clones share the numbers.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// 1 while this process holds the Lease.
-    pub leader: Gauge,
+    /// 1 while this replica has a share of the work.
+    pub seated: Gauge,
     /// 1 while a stream runs.
     pub streaming: Family<Cluster, Gauge>,
     /// Bytes of binlogs that were put.
@@ -43,7 +43,7 @@ impl Metrics {
     /// Registers all of them below `pelorus_binlog_shipper_`.
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
-            leader: Gauge::default(),
+            seated: Gauge::default(),
             streaming: Family::default(),
             bytes: Family::default(),
             segments: Family::default(),
@@ -55,7 +55,7 @@ impl Metrics {
             delay: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 16))),
         };
         let registry = registry.sub_registry_with_prefix("pelorus_binlog_shipper");
-        registry.register("leader", "Whether this replica works", metrics.leader.clone());
+        registry.register("seated", "Whether this replica has a share of the work", metrics.seated.clone());
         registry.register("streaming", "Whether a cluster's binlog is streamed", metrics.streaming.clone());
         let bytes = "Binlogs that were put into the archive";
         registry.register_with_unit("archived", bytes, Unit::Bytes, metrics.bytes.clone());

@@ -5,30 +5,54 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::http::{self, Readiness};
+use crate::lease::members::{Members, Seats};
 use crate::lease::{self, Ended, Lease};
 
-/// Longer than the API server keeps a silent watch open.
-const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(330);
+/// The API server ends a watch after so many seconds, and a fresh one goes on from there. kube gives up on a watch that is silent for five
+/// seconds longer: nothing else notices that the machine at its other end has lost its power, as there are no keepalives.
+/// kube's own number, 290, is for how many clients share the API server; ours are few.
+const WATCH: u32 = 30;
+/// The same for a call whose connection has died while it was not used, a new watch among them.
+const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// A client for watches and bounded calls: no retries behind our back.
+/// What is left of the work has so long to come to an end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How daemons watch: what happens is known, at the latest, [`WATCH`] and a few seconds after a connection has died without a word.
+pub fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH)
+}
+
+/// A client for watches and bounded calls, of the API server that is configured.
 ///
 /// # Errors
 /// No API server is configured, or TLS cannot be set up.
 pub async fn watching_client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await?;
+    watching_client_of(kube::Config::infer().await.context("find the API server")?)
+}
+
+/// A client for watches and bounded calls: no retries behind our back (a write that is tried again may be a stale write).
+///
+/// # Errors
+/// TLS cannot be set up.
+pub fn watching_client_of(mut config: kube::Config) -> anyhow::Result<Client> {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(WATCH_READ_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     config.write_timeout = Some(Duration::from_secs(10));
-    Ok(Client::try_from(config)?)
+    Client::try_from(config).context("set up the client of the API server")
 }
 
 /// An API of all namespaces, or of one.
@@ -59,12 +83,8 @@ impl Controller {
     /// Whatever else ended it: a fresh process looks anew.
     pub async fn run<W: Future<Output = ()>>(self, work: impl FnOnce(CancellationToken) -> W) -> anyhow::Result<()> {
         let Self { http_port, registry, lease, leader } = self;
-        let (stop, readiness) = (CancellationToken::new(), Readiness::default());
-        let server = tokio::spawn(http::serve(http_port, readiness.clone(), Arc::new(registry), stop.clone()));
+        let (stop, server) = serve(http_port, registry);
         let lease = Lease::new(lease::client().await?, lease);
-        tokio::spawn(stop_on_signal(stop.clone()));
-        // A standby is ready: it takes over when asked.
-        readiness.set(true);
         // Work is whatever the daemon does: of any size.
         let term = lease.run(stop.clone(), async |term| {
             leader.set(1);
@@ -81,6 +101,67 @@ impl Controller {
             Ended::Finished => anyhow::bail!("the controller ended by itself"),
         }
     }
+}
+
+/// A daemon whose replicas share its work.
+pub struct Member {
+    /// Port of probes and metrics.
+    pub http_port: u16,
+    /// What is served there.
+    pub registry: Registry,
+    /// What the names of the members' Leases begin with, and their pace.
+    pub lease: lease::Config,
+    /// How many there are.
+    pub seats: u32,
+    /// 1 while this replica has a share.
+    pub seated: Gauge,
+}
+
+impl Member {
+    /// Serves probes and metrics, and works, with what it is told of the other members, until the process is asked to stop. `work` has to
+    /// come to an end when its token is cancelled; it is dropped when it has not after a while.
+    ///
+    /// # Errors
+    /// No API server is configured, a port is taken, or the work ended by itself.
+    pub async fn run<W: Future<Output = ()>>(
+        self,
+        work: impl FnOnce(watch::Receiver<Members>, CancellationToken) -> W,
+    ) -> anyhow::Result<()> {
+        let Self { http_port, registry, lease, seats, seated } = self;
+        let (stop, server) = serve(http_port, registry);
+        let mut seats = Seats::new(&lease::client().await?, lease, seats);
+        let (members, seen) = watch::channel(Members::default());
+        let mut told = seen.clone();
+        let show = async {
+            while told.changed().await.is_ok() {
+                seated.set(i64::from(told.borrow_and_update().seat().is_some()));
+            }
+        };
+        let mut working = Box::pin(work(seen, stop.clone()));
+        let by_itself = tokio::select! {
+            () = &mut working => !stop.is_cancelled(),
+            () = async { tokio::join!(seats.keep(&stop, &members), stop.run_until_cancelled(show)); } => {
+                if timeout(GRACE, working).await.is_err() {
+                    warn!("the work did not end in time and was dropped");
+                }
+                false
+            }
+        };
+        stop.cancel();
+        seats.release().await;
+        server.await.context("the server of probes and metrics panicked")??;
+        anyhow::ensure!(!by_itself, "the work ended by itself");
+        Ok(())
+    }
+}
+
+/// Serves probes and metrics until the token is cancelled, which a signal does. A standby is ready, too: it takes over when asked.
+fn serve(http_port: u16, registry: Registry) -> (CancellationToken, JoinHandle<Result<(), http::Error>>) {
+    let (stop, readiness) = (CancellationToken::new(), Readiness::default());
+    readiness.set(true);
+    let server = tokio::spawn(http::serve(http_port, readiness, Arc::new(registry), stop.clone()));
+    tokio::spawn(stop_on_signal(stop.clone()));
+    (stop, server)
 }
 
 /// Cancels the token at SIGTERM and SIGINT.

@@ -18,24 +18,19 @@ mod timeline;
 mod watching;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use common::crd::MySQLCluster;
 use common::events::Events;
-use common::names::daemon;
-use common::{http, telemetry};
+use common::names::daemon::FAILOVER_D;
+use common::{daemon, http, telemetry};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-
-/// Deadline of reads of one answer from the API server; watches bring a bookmark or end sooner.
-const READ_TIMEOUT: Duration = Duration::from_secs(295);
 
 fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok();
@@ -43,13 +38,13 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run() -> anyhow::Result<()> {
-    telemetry::init(daemon::FAILOVER_D)?;
-    let config: config::Config = common::config::load(daemon::FAILOVER_D)?;
-    let mut registry = http::registry(daemon::FAILOVER_D);
+    telemetry::init(FAILOVER_D)?;
+    let config: config::Config = common::config::load(FAILOVER_D)?;
+    let mut registry = http::registry(FAILOVER_D);
     let metrics = metrics::Metrics::register(&mut registry);
-    let events = Events::start(config.nats.clone(), daemon::FAILOVER_D);
-    let client = client().await?;
-    let holder: Arc<str> = std::env::var("POD_NAME").unwrap_or_else(|_| daemon::FAILOVER_D.into()).into();
+    let events = Events::start(config.nats.clone(), FAILOVER_D);
+    let client = daemon::watching_client().await?;
+    let holder: Arc<str> = std::env::var("POD_NAME").unwrap_or_else(|_| FAILOVER_D.into()).into();
     let reporter = Reporter { controller: "pelorus/failover-d".into(), instance: Some(holder.to_string()) };
     let context = cluster::Context {
         client: client.clone(),
@@ -63,7 +58,7 @@ async fn run() -> anyhow::Result<()> {
     let served = tokio::spawn(http::serve(config.http_port, readiness.clone(), Arc::new(registry), stop.clone()));
     let (pods, pods_seen) = watch::channel(watching::Pods::default());
     let clusters: Api<MySQLCluster> = Api::all(client.clone());
-    let watched = watcher(clusters, watcher::Config::default()).default_backoff();
+    let watched = watcher(clusters, daemon::watching()).default_backoff();
     let of_clusters = pods_seen.clone();
     let watched = common::clusters::each(watched, move |cluster| {
         tokio::spawn(cluster::run(context.clone(), cluster, of_clusters.clone()));
@@ -84,12 +79,4 @@ async fn run() -> anyhow::Result<()> {
     }
     stop.cancel();
     Ok(())
-}
-
-/// A client that never retries by itself and never waits for ever: a retried write may be a stale write.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await.context("find the API server")?;
-    config.read_timeout = Some(READ_TIMEOUT);
-    config.default_retry = false;
-    Client::try_from(config).context("set up the client")
 }

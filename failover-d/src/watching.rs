@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use common::daemon;
 use common::names::{self, LABEL_CLUSTER, LABEL_ROLE};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -52,7 +53,7 @@ fn facts(pod: &Pod) -> Option<((String, String), Name, PodFacts)> {
 
 /// Watches the MySQL pods of all namespaces.
 pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
-    let config = watcher::Config::default().labels(LABEL_CLUSTER);
+    let config = daemon::watching().labels(LABEL_CLUSTER);
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let mut known = ByCluster::new();
     let mut listing = HashMap::new();

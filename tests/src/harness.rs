@@ -1,6 +1,7 @@
 //! The Kubernetes that is tested, and what must be there before a test starts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -24,7 +25,9 @@ const ADVICE: &str = "run `make cluster images install` first";
 pub struct Harness {
     /// Client of an administrator.
     pub client: Client,
-    /// Credentials that it was made from.
+    /// What it was made from, for clients of other kinds.
+    pub config: Arc<Config>,
+    /// Where that was read from.
     pub kubeconfig: PathBuf,
     /// The development cluster, unless `KUBECONFIG` names another one.
     pub dev: Option<pelorus_dev::Cluster>,
@@ -50,7 +53,9 @@ impl Harness {
             _ => Some(pelorus_dev::Cluster::open().context("open the development cluster")?),
         };
         let kubeconfig = named.unwrap_or(ours);
-        Ok(Self { client: client(&kubeconfig).await?, kubeconfig, dev })
+        let file = Kubeconfig::read_from(&kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        Ok(Self { client: client(config.clone())?, config: Arc::new(config), kubeconfig, dev })
     }
 
     async fn check(&self) -> Result<()> {
@@ -91,9 +96,7 @@ impl Harness {
     }
 }
 
-async fn client(kubeconfig: &Path) -> Result<Client> {
-    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {}", kubeconfig.display()))?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+fn client(mut config: Config) -> Result<Client> {
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(Duration::from_secs(30));
     config.write_timeout = Some(Duration::from_secs(30));

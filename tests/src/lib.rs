@@ -40,6 +40,7 @@ pub mod spec;
 pub mod steps;
 pub mod timeline;
 pub mod trial;
+pub mod wire;
 pub mod xprotocol;
 
 pub use self::cluster::Cluster;

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::crd::{MySQLCluster, MySQLClusterStatus, OperationPhase};
-use common::daemon::everywhere;
+use common::daemon::{everywhere, watching};
 use common::events::Events;
 use common::instance::Epoch;
 use common::names;
@@ -25,10 +25,10 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
+use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config as Pace, Error as RunError};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{Controller, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ pub struct Context {
 pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let (client, namespace) = (context.client.clone(), context.config.watch_namespace.clone());
     let namespace = namespace.as_deref();
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));
+    let ours = watching().labels(&format!("app.kubernetes.io/managed-by={MANAGED_BY}"));
     let mark = |touched: bool| {
         let context = Arc::clone(&context);
         move |key: Option<Key>| {
@@ -88,7 +88,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     };
     let (stirred, touched) = (mark(false), mark(true));
     let (stirred_by_pod, touched_by_budget, touched_by_policy) = (stirred.clone(), touched.clone(), touched.clone());
-    let controller = Controller::new(everywhere::<Guarded>(&client, namespace), watcher::Config::default())
+    let controller = Controller::new(everywhere::<Guarded>(&client, namespace), watching())
         .with_config(Pace::default().concurrency(context.config.concurrency))
         .watches(everywhere::<PartialObjectMeta<StatefulSet>>(&client, namespace), ours.clone(), move |object| {
             stirred(key(&object))

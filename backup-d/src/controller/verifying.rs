@@ -18,8 +18,8 @@ use kube::Resource;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 
 use super::{
-    Action, Api, DumpPhase, Error, LATER, Look, MySQLDump, ResourceExt, SOON, Value, everywhere, info, json, objects,
-    read, time, warn,
+    Action, Api, DumpPhase, Error, LATER, Look, MySQLDump, ResourceExt, SOON, Value, everywhere, info, json, read,
+    time, warn,
 };
 use crate::decide::{self, Verification};
 
@@ -30,12 +30,9 @@ const VERIFIED: &str = "Verified";
 
 impl Look {
     pub(super) async fn verify(&self) -> Result<Action, Error> {
-        let name = format!("verify{}", self.mark());
+        let name = self.scratch_name();
         let scratch = self.scratches().get_opt(&name).await?;
-        let ours = |scratch: &MySQLCluster| {
-            scratch.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == self.dump.uid().as_ref())
-        };
-        if scratch.as_ref().is_some_and(|scratch| !ours(scratch)) {
+        if scratch.as_ref().is_some_and(|scratch| !self.is_ours(scratch)) {
             return self.conclude(Err(format!("a MySQLCluster {name} is there that is none of this dump's"))).await;
         }
         let patience = self.context.config.verify_patience_seconds;
@@ -84,6 +81,24 @@ impl Look {
             done => drop(done?),
         }
         Ok(Action::requeue(SOON))
+    }
+
+    /// One that was begun anew by a replica that had not heard of the end.
+    pub(super) async fn forget_scratch(&self) -> Result<Action, Error> {
+        if self.dump.spec.verify
+            && let Some(left) = self.scratches().get_opt(&self.scratch_name()).await?.filter(|left| self.is_ours(left))
+        {
+            self.throw_away(&left).await?;
+        }
+        Ok(Action::await_change())
+    }
+
+    fn scratch_name(&self) -> String {
+        format!("verify{}", self.mark())
+    }
+
+    fn is_ours(&self, scratch: &MySQLCluster) -> bool {
+        scratch.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == self.dump.uid().as_ref())
     }
 
     /// That very one: another of its name is not ours to take away.
@@ -147,9 +162,9 @@ impl Look {
     async fn write(&self, fields: Value, finding: &Finding) -> Result<(), Error> {
         let now = time(common::clock::now());
         let condition = finding.condition(self.condition(), self.dump.metadata.generation, &now);
-        let mut status = super::merged(&json!(self.dump.status.clone().unwrap_or_default()), fields);
+        let mut status = super::merged(&json!(self.seen().status.unwrap_or_default()), fields);
         status = super::merged(&status, json!({"conditions": [condition]}));
-        Ok(objects::say(&self.context.client, &*self.dump, status).await?)
+        self.say(status).await
     }
 }
 

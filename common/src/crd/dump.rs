@@ -117,6 +117,9 @@ pub struct MySQLDumpStatus {
     /// The instance that was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// The replica of backup-d that is making it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
     /// The GTID set that the backup holds, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gtid: Option<String>,

@@ -55,7 +55,11 @@ pub enum ClientError {
 ///
 /// kube's default repeats each call up to 15 times, for minutes, and has no read timeout.
 pub async fn client() -> Result<kube::Client, ClientError> {
-    let mut config = kube::Config::infer().await?;
+    client_of(kube::Config::infer().await?)
+}
+
+/// The same for an API server that is named.
+pub fn client_of(mut config: kube::Config) -> Result<kube::Client, ClientError> {
     config.default_retry = false;
     config.connect_timeout = Some(CALL);
     config.read_timeout = Some(CALL);

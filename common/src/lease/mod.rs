@@ -17,6 +17,7 @@
 
 mod api;
 mod decide;
+pub mod members;
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::api::{Api, Held};
-pub use self::api::{ClientError, client};
+pub use self::api::{ClientError, client, client_of};
 use self::decide::{Candidate, Step};
 
 /// Name, place and pace of a Lease.

@@ -1,5 +1,7 @@
 //! What all clusters share is taken away. nextest runs these alone.
 
+mod workers;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,7 @@
 //! `shared` tests look at one cluster that they share; the others have a namespace of their own. Those in
 //! `disturbances` break what all others need, or measure what a busy machine would spoil: nextest runs them alone.
 
+mod api;
 mod archive;
 mod canaries;
 mod changes;

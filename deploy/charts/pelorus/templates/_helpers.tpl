@@ -289,7 +289,7 @@ subjects:
     namespace: {{ .root.Release.Namespace }}
 {{- end }}
 
-{{/* What a daemon of which one replica works needs for its Lease. Same arguments. */}}
+{{/* What a daemon needs for its Lease, of which one replica works; or for those of its members, `seats` of them. Same arguments. */}}
 {{- define "pelorus.leaseRole" -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -298,14 +298,21 @@ metadata:
   namespace: {{ .root.Release.Namespace }}
   labels: {{- include "pelorus.labels" . | nindent 4 }}
 rules:
-  # common::lease: who of the replicas works. The API server cannot hold `create` to a name.
+  # common::lease: who of the replicas works, or who all work. The API server cannot hold `create` to a name.
   - apiGroups: [coordination.k8s.io]
     resources: [leases]
     verbs: [create]
-  # common::lease: the same one is held and renewed.
+  # common::lease: the same are held and renewed.
   - apiGroups: [coordination.k8s.io]
     resources: [leases]
+    {{- if .seats }}
+    resourceNames:
+      {{- range until (int .seats) }}
+      - {{ include "pelorus.name" $ }}-{{ . }}
+      {{- end }}
+    {{- else }}
     resourceNames: [{{ include "pelorus.name" . }}]
+    {{- end }}
     verbs: [get, update]
 ---
 apiVersion: rbac.authorization.k8s.io/v1

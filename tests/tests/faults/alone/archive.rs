@@ -34,6 +34,21 @@ async fn archived(trial: &Trial) -> Result<Bucket> {
     Ok(bucket)
 }
 
+/// Waits until one shipper has the cluster, and no other.
+async fn one_ships(trial: &Trial) -> Result<()> {
+    let labels = [("namespace", &trial.shop.namespace), ("cluster", &trial.shop.name)]
+        .map(|(key, of)| format!("{key}=\"{of}\""));
+    until("one shipper to have the cluster", SOON, async || {
+        let series = trial.harness.metrics(SHIPPER, "pelorus_binlog_shipper_streaming").await?;
+        let streams: Vec<&String> = series
+            .iter()
+            .filter(|line| labels.iter().all(|label| line.contains(label)) && line.ends_with(" 1"))
+            .collect();
+        Ok(if streams.len() == 1 { Look::Done(()) } else { Look::Not(format!("{series:?}")) })
+    })
+    .await
+}
+
 /// Everything arrives, and comes back.
 async fn comes_back(trial: &Trial, bucket: &Bucket) -> Result<()> {
     trial.written(20).await?;
@@ -91,14 +106,17 @@ async fn f16_a_shipper_that_wakes_beside_another_ships_nothing_else() -> Result<
     row("F16", async |trial| {
         let bucket = archived(trial).await?;
         trial.written(100).await?;
-        // One after the other, so that whoever works is paused once, and the other has taken over when it wakes.
+        one_ships(trial).await?;
+        // One after the other, so that whoever has the cluster is paused once, and the other has taken over when it wakes.
         for programs in trial.faults.programs_of(SHIPPER).await? {
             trial.faults.freeze_in(programs).await?;
             trial.step("a shipper is paused");
             tokio::time::sleep(PAUSE).await;
+            one_ships(trial).await.context("of those that answer")?;
             trial.written(50).await?;
             trial.heal().await?;
             trial.written(50).await?;
+            one_ships(trial).await?;
         }
         comes_back(trial, &bucket).await?;
         Ok(Expect::unchanged())
