@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What a row expects beyond I1 to I8.
+/// What a row expects beyond I1 to I9.
 #[derive(Clone, Debug)]
 pub struct Expect {
     /// How often the primary changed.
@@ -52,7 +52,7 @@ impl Expect {
         Self::changes(0)
     }
 
-    /// Nothing beyond I1 to I8.
+    /// Nothing beyond I1 to I9.
     pub fn anything() -> Self {
         Self::changes_within(0..=usize::MAX)
     }

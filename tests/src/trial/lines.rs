@@ -10,7 +10,7 @@ use crate::Harness;
 use crate::harness::OPERATOR_NAMESPACE;
 
 /// What a fault brings along anywhere: somebody could not be reached, asked again, was killed as planned.
-const ALWAYS: [&str; 33] = [
+const ALWAYS: [&str; 36] = [
     "order not obeyed",
     "order refused or failed",
     "order failed after the start of mysqld",
@@ -44,6 +44,9 @@ const ALWAYS: [&str; 33] = [
     "the lease has another holder",
     "cannot release the lease",
     "the work of the term did not end in time",
+    "the work did not end in time",
+    "the seat has another holder",
+    "cannot release the seat",
 ];
 
 /// What happened to mysqld, said as an error by its parent: expected where the fault was aimed at it.

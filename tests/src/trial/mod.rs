@@ -5,7 +5,7 @@
 //!     let old = trial.primary.clone();
 //!     trial.kill(&old, MYSQLD).await?;             the fault, and its moment
 //!     trial.failed_over(SOON).await?;              the first acknowledgement by another server
-//!     Ok(Expect::changes(1))                       what the verdict expects beyond I1 to I8
+//!     Ok(Expect::changes(1))                       what the verdict expects beyond I1 to I9
 //! })
 //! ```
 //!
@@ -31,6 +31,7 @@ pub use self::outcome::{Outcome, read_outcomes};
 pub use self::setup::Setup;
 pub use self::verdict::Findings;
 pub use self::whole::{away_from, settled, wait_whole};
+use crate::bucket::Bucket;
 use crate::faults::{Faults, Undo};
 use crate::ledger::{Ledger, Log, Options, Tries};
 use crate::pace::{LOOK, Look, until_often};
@@ -64,6 +65,8 @@ pub struct Trial {
     pub primary: String,
     /// The replicas at the beginning.
     pub replicas: Vec<String>,
+    /// Where its binlogs go. A row that takes it looks after I9 itself.
+    pub bucket: Option<Bucket>,
     origin: Instant,
     began_at: jiff::Timestamp,
     options: Options,
@@ -118,12 +121,14 @@ pub fn row_with<'a>(
 
 impl Trial {
     async fn begin(scene: &Scene, setup: Setup) -> Result<Self> {
-        let Setup { spec, mut options } = setup;
+        let Setup { mut spec, mut options } = setup;
         let instances = spec.instances;
         if outcome::test_name().starts_with("alone::") {
             // A row that was ended by force may have left faults.
             scene.harness.dev(pelorus_dev::fault::heal).await?;
         }
+        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
+        spec.archive = Some(bucket.archive());
         let shop = scene.create("shop", spec).await?;
         wait_whole(&shop, instances, Duration::from_secs(60)).await?;
         let (primary, replicas) = (shop.primary().await?, shop.replicas().await?);
@@ -151,6 +156,7 @@ impl Trial {
             faults,
             primary,
             replicas,
+            bucket: Some(bucket),
             origin,
             options,
         };

@@ -1,4 +1,4 @@
-//! The verdict on a row: I1 to I8 of FAULTS.md as far as they need no archive, and what the row expects.
+//! The verdict on a row: I1 to I9 of FAULTS.md, and what the row expects.
 //!
 //! | | from |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | I6 Ready again | status, and writes that are acknowledged |
 //! | I7 refusals seen | where the row expects one: [`super::Trial::refused`] |
 //! | I8 log lines | [`super::lines`] |
+//! | I9 comes back | a server that is made of the bucket alone has the primary's rows |
 
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ impl Trial {
         findings.failed("I6", back);
 
         self.rest().await?;
-        let Self { harness, shop, mut log, watch, probes, tries, since, began_at, seconds, .. } = self;
+        let Self { harness, shop, bucket, mut log, watch, probes, tries, since, began_at, seconds, .. } = self;
         let service = log.clone();
         log.merge(Log::new(tries.finish().await?, log.ended));
         let samples = probes.finish().await?;
@@ -141,6 +142,10 @@ impl Trial {
         println!("{}\n{}", service.summary(), timeline.lines());
 
         findings.compare(&shop, &log, &samples, &timeline, expect).await;
+        // What was broken on purpose is not in the bucket either.
+        if let Some(bucket) = bucket.filter(|_| expect.violates.is_empty()) {
+            findings.failed("I9", bucket.restores(&shop).await);
+        }
         let lines = lines::unexpected(&harness, &shop.namespace, began_at, &expect.lines).await;
         if let Some(lines) = findings.failed("I8", lines) {
             findings.violated("I8 lines", &lines);

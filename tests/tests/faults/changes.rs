@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tests::bucket::Bucket;
 use tests::cluster::READY;
 use tests::faults::MYSQLD;
 use tests::spec;
@@ -43,7 +44,9 @@ async fn f60_deleted_in_mid_failover_and_made_again_with_the_same_name() -> Resu
         trial.shop.delete(Duration::from_secs(150)).await?;
         trial.rest().await?;
         trial.step("the cluster is gone");
-        trial.shop.create(Setup::default().spec).await.context("make it again")?;
+        let mut again = Setup::default().spec;
+        again.archive = trial.bucket.as_ref().map(Bucket::archive);
+        trial.shop.create(again).await.context("make it again")?;
         trial.shop.wait_ready(3, READY).await?;
         ensure!(trial.shop.get().await?.metadata.uid != uid, "it is another cluster");
         settled(&trial.shop, 3, Duration::from_secs(60)).await?;
