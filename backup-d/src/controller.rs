@@ -35,6 +35,8 @@ use crate::metrics::{Cluster, Metrics};
 use crate::objects::{self, time};
 use crate::{decide, dumping};
 
+mod copying;
+mod scratch;
 mod verifying;
 
 /// Keeps the object until what it stands for is gone from the bucket.
@@ -169,14 +171,20 @@ impl Look {
             Some(DumpPhase::Pending | DumpPhase::Running | DumpPhase::Deleting) | None => {}
         }
         self.hold(true).await?;
-        if self.dump.spec.method == BackupMethod::Physical {
-            return self.fail("spec.method Physical is not made yet: ask for a Logical one").await;
+        let is_physical = self.dump.spec.method == BackupMethod::Physical;
+        if is_physical && !(self.dump.spec.schemas.is_empty() && self.dump.spec.exclude_tables.is_empty()) {
+            let why =
+                "spec.method Physical copies all files: spec.schemas and spec.excludeTables are for Logical dumps";
+            return self.fail(why).await;
         }
         let place = match self.place().await {
             Ok(place) => place,
             Err(Error::Read(error @ read::Error::Missing(_))) => return self.wait(&error.to_string(), LATER).await,
             Err(error) => return Err(error),
         };
+        if is_physical {
+            return Box::pin(self.copy(&place)).await;
+        }
         if let Some(found) = Box::pin(self.cleared(&place)).await? {
             return self.succeed(&found, None).await;
         }
@@ -258,38 +266,38 @@ impl Look {
                 info!("another replica makes it now");
                 Err(Error::Superseded)
             }
-            Err(dumping::Ended::Failed(problem)) => {
-                self.context.metrics.failed.get_or_create(&self.labels()).inc();
-                let failures = {
-                    let mut attempts = self.context.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-                    let failures = attempts.entry(self.dump.uid().unwrap_or_default()).or_default();
-                    *failures += 1;
-                    *failures
-                };
-                warn!(source, problem, failures, "a dump failed");
-                if failures < ATTEMPTS {
-                    return self.wait(&format!("{problem}; it is tried again"), SOON).await;
-                }
-                self.fail(&problem).await
-            }
+            Err(dumping::Ended::Failed(problem)) => self.failed(&problem).await,
         }
+    }
+
+    /// An attempt came to nothing.
+    async fn failed(&self, problem: &str) -> Result<Action, Error> {
+        self.context.metrics.failed.get_or_create(&self.labels()).inc();
+        let failures = {
+            let mut attempts = self.context.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+            let failures = attempts.entry(self.dump.uid().unwrap_or_default()).or_default();
+            *failures += 1;
+            *failures
+        };
+        warn!(problem, failures, "a dump failed");
+        if failures < ATTEMPTS {
+            return self.wait(&format!("{problem}; it is tried again"), SOON).await;
+        }
+        self.fail(problem).await
     }
 
     /// `made`: when it was begun, and from where, if that is known better than by the object, which is as it was then.
     async fn succeed(&self, found: &Found, made: Option<(jiff::Timestamp, &str)>) -> Result<Action, Error> {
         let Found { manifest, blob } = found;
         let began = made.map(|(began, _)| began);
-        let pieces = || manifest.tables.iter().flat_map(|table| &table.pieces);
-        let stored: u64 = pieces().map(|piece| piece.blob.stored).sum();
-        let rows: u64 = pieces().map(|piece| piece.rows).sum();
-        let bytes: u64 = pieces().map(|piece| piece.bytes).sum();
+        let (stored, rows, bytes) = (manifest.stored(), manifest.rows(), manifest.bytes());
         let before = self.dump.status.as_ref();
         let started = before.and_then(|status| status.started_at.as_ref()).map(|at| at.0);
         let seconds = began.map(|began| common::clock::now().as_second().saturating_sub(began.as_second()).max(0));
         let verifies = self.dump.spec.verify && manifest.whole;
         let mut status = json!({
             "phase": if verifies { DumpPhase::Verifying } else { DumpPhase::Succeeded },
-            "progress": {"rows": rows, "bytes": bytes, "percent": 100},
+            "progress": objects::present(json!({"rows": rows, "bytes": bytes, "percent": 100})),
             "source": made.map(|(_, source)| source).or_else(|| before?.source.as_deref()),
             "gtid": manifest.gtid.to_string(),
             "startedAt": began.or(started).map(time),
@@ -328,6 +336,11 @@ impl Look {
     async fn take_away(&self) -> Result<Action, Error> {
         if !self.dump.finalizers().iter().any(|name| name == FINALIZER) {
             return Ok(Action::await_change());
+        }
+        if let Some(copier) = self.copier().await? {
+            // It puts what would be taken away.
+            self.throw_away(&copier).await?;
+            return Ok(Action::requeue(SOON));
         }
         let done = match (self.place().await, self.key()) {
             (Ok(place), _) => {

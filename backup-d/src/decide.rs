@@ -156,7 +156,7 @@ pub fn needed(
     }
     let fits = |schedule: &&MySQLBackupSchedule| {
         let spec = &schedule.spec;
-        !spec.suspend && spec.method == BackupMethod::Logical && spec.location_ref == *location
+        !spec.suspend && spec.location_ref == *location
     };
     let name = cluster.metadata.name.as_deref()?;
     let schedule = schedules.iter().filter(fits).min_by_key(|schedule| &schedule.metadata.name);

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::instance::{
-    AcksOrder, ArchiveOrder, CloneOrder, ConfigAnswer, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder,
+    AcksOrder, ArchiveOrder, CloneOrder, ConfigAnswer, ConfigRequest, CopyOrder, DemoteOrder, FenceOrder, FollowOrder,
     InitialiseOrder, InstanceState, PromoteOrder, Refusal, RestoreOrder,
 };
 use crate::tls;
@@ -203,6 +203,11 @@ impl InstanceClient {
     /// See [`RestoreOrder`].
     pub async fn restore(&self, order: &RestoreOrder, timeout: Duration) -> Result<InstanceState, Error> {
         self.post("/v1/restore", order, timeout).await
+    }
+
+    /// See [`CopyOrder`].
+    pub async fn copy(&self, order: &CopyOrder, timeout: Duration) -> Result<InstanceState, Error> {
+        self.post("/v1/copy", order, timeout).await
     }
 
     /// See [`ArchiveOrder`].

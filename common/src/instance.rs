@@ -9,6 +9,7 @@
 //! POST /v1/restore          RestoreOrder      -> InstanceState   topology-ctl
 //! POST /v1/archive          ArchiveOrder      -> InstanceState   topology-ctl
 //! POST /v1/clone            CloneOrder        -> InstanceState   topology-ctl
+//! POST /v1/copy             CopyOrder         -> InstanceState   topology-ctl
 //! POST /v1/config/check     ConfigRequest     -> ConfigAnswer    topology-ctl
 //! POST /v1/config/apply     ConfigRequest     -> ConfigAnswer    topology-ctl
 //! POST /v1/fence            FenceOrder        -> InstanceState   failover-d

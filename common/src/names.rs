@@ -25,6 +25,10 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "pelorus.dev/accept-loss";
 /// Annotation on a MySQLCluster: pod name of an instance whose data a person wants thrown away and cloned anew.
 pub const ANNOTATION_REBUILD: &str = "pelorus.dev/rebuild";
 
+/// Annotation on a scratch cluster, made by backup-d: pod name of the instance of the cluster in `spec.restore.fromLocation` whose files
+/// go there as a physical dump. Nothing is restored then.
+pub const ANNOTATION_COPIES: &str = "pelorus.dev/copies-instance";
+
 /// Classic MySQL protocol, TLS required.
 pub const PORT_MYSQL: u16 = 3306;
 /// X protocol, TLS required.

@@ -1,4 +1,5 @@
-//! Logical dumps: straight from MySQL into the bucket, in parallel, consistent, with an exact GTID set; and back.
+//! Logical dumps: straight from MySQL into the bucket, in parallel, consistent, with an exact GTID set; and back. The files of a server
+//! that does not run ([`files`]) are a dump, too.
 //!
 //! ```text
 //! make: snapshot (N connections, one GTID set) -> schema -> chunks, biggest first -> rows -> zstd -> bucket ... -> manifest, last
@@ -9,6 +10,7 @@
 
 pub mod chunk;
 pub mod error;
+pub mod files;
 pub mod load;
 pub mod make;
 pub mod manifest;

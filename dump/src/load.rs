@@ -22,7 +22,7 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Blob, Column, Found, GIVEN_UP, Kind, Manifest, Piece, Statement, Table, VERSION};
+use crate::manifest::{Blob, Column, Found, GIVEN_UP, Kind, Manifest, PHYSICAL, Piece, Statement, Table, VERSION};
 use crate::schema::qualified;
 
 /// Longest statement but for those that build indexes.
@@ -60,8 +60,9 @@ pub async fn manifest(store: &Store, root: &Root, id: &str) -> Result<Option<Fou
     let Some(text) = store.get(&key).await?.filter(|text| text != GIVEN_UP) else { return Ok(None) };
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| Error::untrusted(&key, format!("is not understood: {error}")))?;
-    if manifest.version != VERSION {
-        return Err(Error::untrusted(&key, format!("is of version {}, not {VERSION}", manifest.version)));
+    if ![VERSION, PHYSICAL].contains(&manifest.version) {
+        let known = format!("is of version {}, not {VERSION} or {PHYSICAL}", manifest.version);
+        return Err(Error::untrusted(&key, known));
     }
     Ok(Some(Found { manifest, blob: Blob::of(key, &text) }))
 }
@@ -102,12 +103,13 @@ async fn session(order: &Order<'_>) -> Result<Session> {
 
 /// An object, whole, verified and unpacked.
 async fn unpacked(order: &Order<'_>, blob: &Blob) -> Result<Vec<u8>> {
-    let object = verified(order, blob).await?;
+    let object = verified(order.store, blob).await?;
     zstd::stream::decode_all(object.as_ref()).map_err(Error::io(format!("unpack {}", blob.key)))
 }
 
-async fn verified(order: &Order<'_>, blob: &Blob) -> Result<Bytes> {
-    let object = order.store.get(&blob.key).await?.ok_or_else(|| Error::untrusted(&blob.key, "is missing"))?;
+/// An object, whole, if it is what was put.
+pub(crate) async fn verified(store: &Store, blob: &Blob) -> Result<Bytes> {
+    let object = store.get(&blob.key).await?.ok_or_else(|| Error::untrusted(&blob.key, "is missing"))?;
     if hex::encode(Sha256::digest(&object)) != blob.sha256 {
         return Err(Error::untrusted(&blob.key, "is not what was put: its SHA-256 differs"));
     }

@@ -115,13 +115,22 @@ pub async fn make(order: &Order<'_>, id: &str, progress: &Progress) -> Result<Fo
         schema: put_statements(order, id, "schema.jsonl.zst", &statements).await?,
         accounts: put_statements(order, id, "accounts.jsonl.zst", &accounts).await?,
         tables: tables.collect(),
+        files: Vec::new(),
     };
+    finish(order.store, order.root, manifest).await
+}
+
+/// Puts the manifest, and with it the dump is there.
+///
+/// # Errors
+/// The bucket's; [`Error::GivenUp`] when somebody else has given it up.
+pub async fn finish(store: &Store, root: &Root, manifest: Manifest) -> Result<Found> {
+    let id = manifest.id.as_str();
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Error::Broken(error.to_string()))?;
-    let blob = Blob::of(order.root.dump(id, "manifest.json"), &text);
-    let put = order.store.put_new(&blob.key, text).await?;
+    let blob = Blob::of(root.dump(id, "manifest.json"), &text);
+    let put = store.put_new(&blob.key, text).await?;
     // A put that was tried again finds what it has put.
-    let is_there =
-        async || Ok::<_, Error>(manifest_of(order.store, order.root, id).await?.is_some_and(|it| it.blob == blob));
+    let is_there = async || Ok::<_, Error>(manifest_of(store, root, id).await?.is_some_and(|it| it.blob == blob));
     if put == Put::Exists && !is_there().await? {
         return Err(Error::GivenUp(id.to_owned()));
     }

@@ -4,6 +4,7 @@
 //! <root>dumps/<id>/schema.jsonl.zst            a `Statement` a line, in the order of their execution
 //! <root>dumps/<id>/accounts.jsonl.zst          the same of accounts
 //! <root>dumps/<id>/data/<table>/<piece>.tsv.zst
+//! <root>dumps/<id>/files/<file>/<offset>.zst   of a physical one, in the place of all of these
 //! <root>dumps/<id>/manifest.json               last: a dump without one does not exist
 //! ```
 //!
@@ -14,8 +15,12 @@ use common::gtid::GtidSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::files::DataFile;
+
 /// Version of the format.
 pub const VERSION: u32 = 1;
+/// Version of the format of a physical dump.
+pub const PHYSICAL: u32 = 2;
 
 /// What stands in the place of the manifest of a dump that will never be one.
 pub const GIVEN_UP: &[u8] = b"{\"givenUp\": true}\n";
@@ -24,7 +29,7 @@ pub const GIVEN_UP: &[u8] = b"{\"givenUp\": true}\n";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// [`VERSION`].
+    /// [`VERSION`] or [`PHYSICAL`].
     pub version: u32,
     /// Name of the dump in its archive.
     pub id: String,
@@ -39,11 +44,44 @@ pub struct Manifest {
     /// When the snapshot was taken, microseconds since 1970 by the server's clock.
     pub taken_at: u64,
     /// Definitions of schemas, tables, views, routines, triggers and events.
+    #[serde(default, skip_serializing_if = "Blob::is_none")]
     pub schema: Blob,
     /// Accounts, roles and grants.
+    #[serde(default, skip_serializing_if = "Blob::is_none")]
     pub accounts: Blob,
     /// Tables with their rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<Table>,
+    /// Of a physical dump: the files of the data directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<DataFile>,
+}
+
+impl Manifest {
+    /// Whether it is one of files.
+    pub fn is_physical(&self) -> bool {
+        self.version == PHYSICAL
+    }
+
+    /// Rows; of files nobody has counted them.
+    pub fn rows(&self) -> Option<u64> {
+        (!self.is_physical()).then(|| self.pieces().map(|piece| piece.rows).sum())
+    }
+
+    /// Bytes before compression.
+    pub fn bytes(&self) -> u64 {
+        self.pieces().map(|piece| piece.bytes).sum::<u64>() + self.files.iter().map(|file| file.bytes).sum::<u64>()
+    }
+
+    /// Bytes of the objects.
+    pub fn stored(&self) -> u64 {
+        let files = self.files.iter().flat_map(|file| &file.pieces).map(|piece| piece.blob.stored);
+        self.pieces().map(|piece| piece.blob.stored).sum::<u64>() + files.sum::<u64>()
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.tables.iter().flat_map(|table| &table.pieces)
+    }
 }
 
 /// A manifest that is in the bucket.
@@ -68,6 +106,11 @@ pub struct Blob {
 }
 
 impl Blob {
+    /// There is no such object.
+    pub fn is_none(&self) -> bool {
+        self.key.is_empty()
+    }
+
     /// Of an object with this content.
     pub fn of(key: impl Into<String>, body: &[u8]) -> Self {
         Self { key: key.into(), stored: body.len() as u64, sha256: hex::encode(Sha256::digest(body)) }

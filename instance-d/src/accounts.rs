@@ -117,6 +117,8 @@ pub fn statements(password: impl Fn(&str) -> Result<Password>) -> Result<Vec<Str
         if secret.expose().is_empty() {
             return Err(Error::Configuration(format!("the password of {} is empty", own.name)));
         }
+        // A copy of the files of another cluster has that one's.
+        statements.push(format!("DROP USER IF EXISTS {quoted}"));
         let require = if own.tls { " REQUIRE SSL" } else { "" };
         statements.push(format!(
             "CREATE USER {quoted} IDENTIFIED WITH caching_sha2_password BY {}{require} PASSWORD EXPIRE NEVER",

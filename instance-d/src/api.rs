@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use common::client::OPERATION_HEADER;
 use common::instance::{
-    AcksOrder, ArchiveOrder, CloneOrder, ConfigRequest, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT,
+    AcksOrder, ArchiveOrder, CloneOrder, ConfigRequest, CopyOrder, DemoteOrder, FenceOrder, FollowOrder, HEARTBEAT,
     InitialiseOrder, PromoteOrder, Refusal, RefusalCode, RestoreOrder,
 };
 use common::names::daemon::{FAILOVER_D, TOPOLOGY_CTL};
@@ -69,6 +69,7 @@ fn router(instance: Arc<Instance>) -> Router {
         .route("/v1/stream", get(stream))
         .route("/v1/initialise", post(initialise))
         .route("/v1/restore", post(restore))
+        .route("/v1/copy", post(copy))
         .route("/v1/archive", post(archive))
         .route("/v1/clone", post(clone))
         .route("/v1/config/check", post(check_config))
@@ -161,6 +162,13 @@ async fn initialise(State(instance): Shared, request: Request) -> Response {
 async fn restore(State(instance): Shared, request: Request) -> Response {
     match body::<RestoreOrder>(&instance, request, TOPOLOGY_CTL).await {
         Ok(order) => answered(orders::restore(&instance, order).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn copy(State(instance): Shared, request: Request) -> Response {
+    match body::<CopyOrder>(&instance, request, TOPOLOGY_CTL).await {
+        Ok(order) => answered(orders::copy(&instance, order).await),
         Err(refusal) => refused(&refusal),
     }
 }

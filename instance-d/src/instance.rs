@@ -40,6 +40,17 @@ const ENDING: &str = "mysqld is ending, and nobody asked it to";
 /// `ER_ACCESS_DENIED_ERROR`.
 const ACCESS_DENIED: u16 = 1045;
 
+/// How mysqld is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As it serves.
+    Plain,
+    /// It is told that its parent starts it again when it ends with [`crate::process::EXIT_START_AGAIN`].
+    Supervised,
+    /// On data whose accounts are of another cluster: it asks nobody who he is, and is to be had through its socket only.
+    Unguarded,
+}
+
 /// Everything that changes.
 #[derive(Debug)]
 pub struct Facts {
@@ -302,7 +313,7 @@ impl Instance {
     ///
     /// # Errors
     /// Files, settings, or the program.
-    pub fn start(self: &Arc<Self>, supervised: bool) -> Result<Arc<Mysqld>> {
+    pub fn start(self: &Arc<Self>, how: Start) -> Result<Arc<Mysqld>> {
         match self.layout.instance_config() {
             Ok(config) => *lock(&self.config) = config,
             Err(error) => tracing::warn!(%error, "keeping the configuration that was read before"),
@@ -314,8 +325,11 @@ impl Instance {
         rewind::carry_on(&self.volume, &self.layout.data())?;
         self.volume.fresh_tmp()?;
         self.volume.mark_running(rewind::last_binlog(&self.layout.data())?.as_deref())?;
-        let arguments = [format!("--defaults-file={}", self.layout.my_cnf().display())];
-        let child = Mysqld::start(&self.layout.mysqld, &arguments, supervised)?;
+        let mut arguments = vec![format!("--defaults-file={}", self.layout.my_cnf().display())];
+        if how == Start::Unguarded {
+            arguments.extend(["--skip-grant-tables", "--skip-networking"].map(str::to_owned));
+        }
+        let child = Mysqld::start(&self.layout.mysqld, &arguments, how == Start::Supervised)?;
         *lock(&self.hands) = None;
         *lock(&self.child) = Some(Arc::clone(&child));
         self.metrics.starts.inc();
@@ -410,7 +424,7 @@ impl Instance {
         } else {
             self.gone().await;
             self.set_phase(Phase::Starting);
-            self.start(false).inspect_err(|_| self.set_phase(Phase::Crashed))?
+            self.start(Start::Plain).inspect_err(|_| self.set_phase(Phase::Crashed))?
         };
         if self.look(|facts| facts.phase) != Phase::Starting {
             return Ok(());

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 use pelorus_dev::HOST_IP;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{Mysqld, Options, S3};
 
 use crate::Cluster;
@@ -116,12 +116,30 @@ impl Bucket {
     /// # Errors
     /// When it is refused, or not in time.
     pub async fn dump(&self, cluster: &Cluster, name: &str, verify: bool, phase: DumpPhase) -> Result<MySQLDump> {
-        let spec = json!({"clusterRef": {"name": cluster.name}, "locationRef": {"name": self.name}, "verify": verify});
+        self.dump_with(cluster, name, json!({"verify": verify}), phase, SOON).await
+    }
+
+    /// The same with other fields of its spec.
+    ///
+    /// # Errors
+    /// When it is refused, or not in time.
+    pub async fn dump_with(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        mut spec: Value,
+        phase: DumpPhase,
+        within: Duration,
+    ) -> Result<MySQLDump> {
+        if let Some(fields) = spec.as_object_mut() {
+            fields.insert("clusterRef".to_owned(), json!({"name": cluster.name}));
+            fields.insert("locationRef".to_owned(), json!({"name": self.name}));
+        }
         let dump: MySQLDump = serde_json::from_value(json!({
             "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump", "metadata": {"name": name}, "spec": spec,
         }))?;
         cluster.api().create(&PostParams::default(), &dump).await?;
-        until(&format!("the dump {name}"), SOON, async || {
+        until(&format!("the dump {name}"), within, async || {
             let dump: MySQLDump = cluster.api().get(name).await?;
             Ok(match dump.status.as_ref().and_then(|status| status.phase) {
                 Some(reached) if reached == phase => Look::Done(dump),

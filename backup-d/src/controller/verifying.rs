@@ -10,17 +10,10 @@
 use std::collections::BTreeMap;
 
 use common::conditions::Finding;
-use common::crd::{
-    MySQLCluster, MySQLClusterSpec, PodTemplate, Restore, RestoreLocation, Retention, Verified, VolumeRetention,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Resource;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use common::crd::Verified;
 
-use super::{
-    Action, Api, DumpPhase, Error, LATER, Look, MySQLDump, ResourceExt, SOON, Value, everywhere, info, json, read,
-    time, warn,
-};
+use super::scratch::Scratch;
+use super::{Action, DumpPhase, Error, LATER, Look, ResourceExt, SOON, Value, info, json, read, time, warn};
 use crate::decide::{self, Verification};
 
 /// Label of a scratch cluster with the name of the dump that is restored into it.
@@ -51,34 +44,25 @@ impl Look {
         }
     }
 
-    fn scratches(&self) -> Api<MySQLCluster> {
-        Api::namespaced(self.context.client.clone(), &self.dump.namespace().unwrap_or_default())
-    }
-
     async fn begin(&self, name: &str) -> Result<Action, Error> {
-        let config = &self.context.config;
-        let all: Api<MySQLCluster> = everywhere(&self.context.client, config.watch_namespace.as_deref());
-        if all.list(&ListParams::default().labels(LABEL_VERIFIES)).await?.items.len() >= config.verifications {
+        if self.are_enough(LABEL_VERIFIES).await? {
             self.tell(&Finding::bad(VERIFIED, "Verifying", "another dump is being verified")).await?;
             return Ok(Action::requeue(LATER));
         }
-        let namespace = self.dump.namespace().unwrap_or_default();
-        let of: MySQLCluster =
-            match read::object(&self.context.client, &namespace, &self.dump.spec.cluster_ref.name).await {
-                Ok(of) => of,
-                Err(error @ read::Error::Missing(_)) => return self.conclude(Err(error.to_string())).await,
-                Err(error) => return Err(error.into()),
-            };
-        let Some(scratch) = scratch(name, &self.dump, &of) else {
+        let of = match self.cluster().await {
+            Ok(of) => of,
+            Err(error @ read::Error::Missing(_)) => return self.conclude(Err(error.to_string())).await,
+            Err(error) => return Err(error.into()),
+        };
+        let status = self.seen().status.unwrap_or_default();
+        let key = status.manifest.map(|manifest| manifest.key).unwrap_or_default();
+        let Some(id) = key.strip_suffix("/manifest.json").and_then(|folder| folder.rsplit('/').next()) else {
             return self.conclude(Err("the status does not say where it lies".to_owned())).await;
         };
         info!(scratch = name, "a dump is verified");
-        match self.scratches().create(&PostParams::default(), &scratch).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-            Err(kube::Error::Api(status)) if status.is_invalid() => {
-                return self.conclude(Err(format!("the scratch cluster is refused: {}", status.message))).await;
-            }
-            done => drop(done?),
+        let wanted = Scratch { name, label: LABEL_VERIFIES, annotations: BTreeMap::new(), id, gtid: status.gtid };
+        if let Err(refused) = self.begin_scratch(&of, wanted).await? {
+            return self.conclude(Err(refused)).await;
         }
         Ok(Action::requeue(SOON))
     }
@@ -95,23 +79,6 @@ impl Look {
 
     fn scratch_name(&self) -> String {
         format!("verify{}", self.mark())
-    }
-
-    fn is_ours(&self, scratch: &MySQLCluster) -> bool {
-        scratch.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == self.dump.uid().as_ref())
-    }
-
-    /// That very one: another of its name is not ours to take away.
-    async fn throw_away(&self, scratch: &MySQLCluster) -> Result<(), Error> {
-        let preconditions = Some(Preconditions { uid: scratch.uid(), ..Preconditions::default() });
-        match self
-            .scratches()
-            .delete(&scratch.name_any(), &DeleteParams { preconditions, ..DeleteParams::default() })
-            .await
-        {
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
-            done => done.map(drop).map_err(Error::from),
-        }
     }
 
     /// Says what came of it, for good.
@@ -166,43 +133,4 @@ impl Look {
         status = super::merged(&status, json!({"conditions": [condition]}));
         self.say(status).await
     }
-}
-
-/// One instance as those of the cluster are, filled from the dump and from nothing else.
-fn scratch(name: &str, dump: &MySQLDump, of: &MySQLCluster) -> Option<MySQLCluster> {
-    let status = dump.status.as_ref()?;
-    let id = status.manifest.as_ref()?.key.strip_suffix("/manifest.json")?.rsplit('/').next()?;
-    let from_location = Some(RestoreLocation {
-        location_ref: dump.spec.location_ref.clone(),
-        cluster: of.name_any(),
-        namespace: None,
-        uid: of.uid(),
-        dump: Some(id.to_owned()),
-    });
-    let restore = Restore { from_selector: None, from_location, point_in_time: None, gtid: status.gtid.clone() };
-    let volume_retention = VolumeRetention { on_scale_down: Retention::Delete, on_delete: Retention::Delete };
-    let MySQLClusterSpec { image, storage, resources, config, pod_template, .. } = of.spec.clone();
-    let spec = MySQLClusterSpec {
-        instances: 1,
-        image,
-        storage,
-        resources,
-        config,
-        // Where it may run; what runs beside has no business with a copy.
-        pod_template: PodTemplate { sidecars: Vec::new(), ..pod_template },
-        volume_retention,
-        restore: Some(restore),
-        ..MySQLClusterSpec::default()
-    };
-    let mut scratch = MySQLCluster::new(name, spec);
-    scratch.metadata.labels = Some(BTreeMap::from([(LABEL_VERIFIES.to_owned(), dump.name_any())]));
-    // A dump that is deleted takes it along.
-    scratch.metadata.owner_references = Some(vec![OwnerReference {
-        api_version: MySQLDump::api_version(&()).into_owned(),
-        kind: MySQLDump::kind(&()).into_owned(),
-        name: dump.name_any(),
-        uid: dump.uid()?,
-        ..OwnerReference::default()
-    }]);
-    Some(scratch)
 }

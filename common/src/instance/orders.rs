@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Epoch;
 use crate::gtid::GtidSet;
 use crate::location::Location;
+use crate::mysql::{Password, exposed};
 
 /// Make a new, empty data directory with Pelorus' accounts and no GTID. Refused by an instance that holds data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,30 @@ pub struct RestoreOrder {
 pub struct ArchiveOrder {
     /// The bucket. Lives in memory only.
     pub location: Location,
+}
+
+/// Put a copy of the data of an instance of another cluster into an archive, as a physical dump, and keep nothing of it. Refused by an
+/// instance that holds data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CopyOrder {
+    /// The bucket. Lives in memory only.
+    pub location: Location,
+    /// Namespace of the cluster that is copied.
+    pub namespace: String,
+    /// Its name.
+    pub cluster: String,
+    /// Its uid.
+    pub uid: String,
+    /// The dump's name in the archive.
+    pub dump: String,
+    /// DNS name of the instance that is copied.
+    pub donor_host: String,
+    /// PEM of the authority that its certificate is checked against.
+    pub donor_authority: String,
+    /// Of its account `pelorus_clone`. Lives in memory only.
+    #[serde(serialize_with = "exposed")]
+    pub donor_password: Password,
 }
 
 /// How far a restore goes.

@@ -7,11 +7,12 @@
 //!
 //! Until the last step the data directory is garbage: whatever fails leaves an empty instance that says why.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::instance::{CloneOrder, InstanceState, Phase, Progress, Refusal, RefusalCode, Role};
-use common::mysql::Session;
+use common::mysql::{Password, Session};
 use common::names::account;
 use common::sql::{Account, quote_str};
 
@@ -19,7 +20,7 @@ use super::answer;
 use super::initialise::{bare, finish, root, step, undo};
 use crate::data::Promise;
 use crate::error::{Error, Result};
-use crate::instance::{Instance, LOGIN, STATEMENT, millis};
+use crate::instance::{Instance, LOGIN, STATEMENT, Start, millis};
 use crate::process::{EXIT_START_AGAIN, Mysqld};
 use crate::rewind;
 
@@ -123,11 +124,17 @@ async fn run(instance: &Arc<Instance>, order: &CloneOrder) -> Result<()> {
     bare(instance).await?;
     // The epoch stays promised; what the data stood for is gone with the data.
     instance.promise(Promise { epoch: instance.look(|facts| facts.promise.epoch), ..Promise::default() })?;
-    let child = instance.start(true)?;
+    let child = instance.start(Start::Supervised)?;
     let session = instance.wait_for_login(&child, &root()).await?;
-    copy(instance, order, &child, session).await?;
+    let tls = [("clone_ssl_ca", "ca.crt"), ("clone_ssl_cert", "tls.crt"), ("clone_ssl_key", "tls.key")];
+    let donor = Donor {
+        host: &order.donor_host,
+        password: instance.layout.password(account::CLONE)?,
+        tls: tls.map(|(variable, file)| (variable, instance.layout.tls.join(file))).to_vec(),
+    };
+    copy(instance, &donor, &child, session).await?;
     instance.change(|facts| facts.progress = Some(step("starting on the copy")));
-    let child = instance.start(false)?;
+    let child = instance.start(Start::Plain)?;
     let credentials = instance.layout.credentials(account::LOCAL)?;
     let mut session = instance.wait_for_login(&child, &credentials).await?;
     verify(&mut session).await?;
@@ -136,22 +143,36 @@ async fn run(instance: &Arc<Instance>, order: &CloneOrder) -> Result<()> {
     finish(instance, None)
 }
 
-async fn copy(instance: &Arc<Instance>, order: &CloneOrder, child: &Arc<Mysqld>, mut session: Session) -> Result<()> {
+/// Who gives its data.
+pub(super) struct Donor<'a> {
+    /// Its DNS name.
+    pub(super) host: &'a str,
+    /// Of its `pelorus_clone`.
+    pub(super) password: Password,
+    /// Variables and files of the TLS to it.
+    pub(super) tls: Vec<(&'static str, PathBuf)>,
+}
+
+/// Copies over what a bare server has; mysqld has ended then.
+pub(super) async fn copy(
+    instance: &Arc<Instance>,
+    donor: &Donor<'_>,
+    child: &Arc<Mysqld>,
+    mut session: Session,
+) -> Result<()> {
     let port = instance.layout.port_mysql;
-    let donor = Account::new(account::CLONE, order.donor_host.as_str())
+    let account = Account::new(account::CLONE, donor.host)
         .map_err(|error| Error::Refused(RefusalCode::BadRequest, error.to_string()))?;
     let set = |variable: &str, value: &str| format!("SET GLOBAL {variable}={}", quote_str(value, false));
     session.exec("SET SESSION sql_log_bin=0, wait_timeout=31536000", STATEMENT).await?;
-    session.exec(&set("clone_valid_donor_list", &format!("{}:{port}", order.donor_host)), STATEMENT).await?;
-    for (variable, file) in [("clone_ssl_ca", "ca.crt"), ("clone_ssl_cert", "tls.crt"), ("clone_ssl_key", "tls.key")] {
-        let path = instance.layout.tls.join(file).display().to_string();
-        session.exec(&set(variable, &path), STATEMENT).await?;
+    session.exec(&set("clone_valid_donor_list", &format!("{}:{port}", donor.host)), STATEMENT).await?;
+    for (variable, path) in &donor.tls {
+        session.exec(&set(variable, &path.display().to_string()), STATEMENT).await?;
     }
-    let password = instance.layout.password(account::CLONE)?;
     let statement = format!(
         "CLONE INSTANCE FROM {}:{port} IDENTIFIED BY {} REQUIRE SSL",
-        donor.quoted(),
-        quote_str(password.expose(), false)
+        account.quoted(),
+        quote_str(donor.password.expose(), false)
     );
     instance.change(|facts| facts.progress = Some(step("copying")));
     let cloning = session.exec(&statement, FOREVER);
@@ -203,7 +224,8 @@ async fn progress(instance: &Instance) -> Error {
     }
 }
 
-async fn verify(session: &mut Session) -> Result<()> {
+/// The copy is a whole one.
+pub(super) async fn verify(session: &mut Session) -> Result<()> {
     let sql = "SELECT STATE, ERROR_NO, COALESCE(ERROR_MESSAGE, '') FROM performance_schema.clone_status";
     match session.first::<(String, i64, String)>(sql, STATEMENT).await? {
         Some((state, 0, _)) if state == "Completed" => Ok(()),

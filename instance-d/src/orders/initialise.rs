@@ -11,7 +11,7 @@ use super::replication::executed;
 use crate::accounts;
 use crate::data::Provisioned;
 use crate::error::{Error, Result};
-use crate::instance::{Instance, STATEMENT, millis};
+use crate::instance::{Instance, STATEMENT, Start, millis};
 use crate::process::{self, Mysqld};
 use crate::settings;
 
@@ -111,7 +111,7 @@ pub(super) async fn with_accounts(instance: &Arc<Instance>) -> Result<Session> {
 /// A running server on a bare data directory, and a session of its root.
 pub(super) async fn bare_server(instance: &Arc<Instance>) -> Result<(Arc<Mysqld>, Session)> {
     bare(instance).await?;
-    let child = instance.start(false)?;
+    let child = instance.start(Start::Plain)?;
     let root = instance.wait_for_login(&child, &root()).await?;
     Ok((child, root))
 }
@@ -135,6 +135,7 @@ pub(super) async fn bare(instance: &Arc<Instance>) -> Result<()> {
     Err(Error::Exited { what: "initialising", status: status.to_string(), tail: format!(": {}", errors.join("; ")) })
 }
 
+/// Pelorus' accounts, in the place of those that another cluster had.
 pub(super) async fn make_accounts(instance: &Instance, root: &mut Session) -> Result<()> {
     root.exec("SET SESSION sql_log_bin=0", STATEMENT).await?;
     root.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use archive::catalogue::{self, Held};
@@ -23,17 +23,19 @@ use common::failpoint;
 use common::gtid::GtidSet;
 use common::instance::{InstanceState, Progress, Refusal, RestoreOrder, RestoreTarget, Restored};
 use common::mysql::Session;
+use common::names::account;
 use dump::Manifest;
 use dump::manifest::Found;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::answer;
+use super::copy::{archive_error, show, stop};
 use super::initialise::{self, bare_server, begin, finish, make_accounts, step, with_accounts};
 
 use super::replication::executed;
 use crate::error::{Error, Result};
-use crate::instance::{Instance, STATEMENT};
+use crate::instance::{Instance, STATEMENT, Start};
 
 /// In no event of any instance: an applier passes over what its own server has written, and instances count from 1.
 const SERVER_ID: u32 = 4_000_000_000;
@@ -43,8 +45,6 @@ const BATCH: u64 = 512 << 20;
 const WORKERS: usize = 16;
 /// Connections that load a dump: each has a few MiB.
 const LOADERS: usize = 8;
-/// Pace of saying how far that is.
-const SHOW: Duration = Duration::from_millis(500);
 /// Pace of looking how far the applier is.
 const POLL: Duration = Duration::from_millis(50);
 /// Longest change of a setting, and of the channel.
@@ -182,24 +182,18 @@ impl Source {
 
     /// A running server with a dump's content, Pelorus' accounts and nothing else, and a session on it.
     async fn load(&self, instance: &Arc<Instance>, dump: &Manifest) -> Result<Session> {
+        if dump.is_physical() {
+            return self.fill(instance, dump).await;
+        }
         let (child, mut root) = bare_server(instance).await?;
         // Events of the dump are not to run here.
         root.exec("SET GLOBAL event_scheduler=OFF", STATEMENT).await?;
         root.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
-        let total_bytes = dump.tables.iter().flat_map(|table| &table.pieces).map(|piece| piece.blob.stored).sum();
         let done = Arc::new(AtomicU64::new(0));
         let loading = self.loading(instance, dump.clone(), Arc::clone(&done));
-        let show = async {
-            loop {
-                let done_bytes = done.load(Ordering::Relaxed);
-                let progress = Progress { step: "loading a dump".to_owned(), done_bytes, total_bytes };
-                instance.change(|facts| facts.progress = Some(progress));
-                tokio::time::sleep(SHOW).await;
-            }
-        };
         tokio::select! {
             loaded = loading => loaded.map_err(|error| Error::Unexpected(format!("loading broke: {error}")))??,
-            () = show => {}
+            () = show(instance, "loading a dump", &done, dump.stored()) => {}
             _ = child.exited() => return Err(child.ended("loading a dump")),
         }
         make_accounts(instance, &mut root).await?;
@@ -209,6 +203,34 @@ impl Source {
         session.exec(&format!("SET GLOBAL gtid_purged='{}'", dump.gtid), CHANGE).await?;
         session.exec("SET GLOBAL event_scheduler=DEFAULT", STATEMENT).await?;
         tracing::info!(dump = dump.id, gtid = %dump.gtid, "a dump was loaded");
+        Ok(session)
+    }
+
+    /// The files of a physical dump, with Pelorus' accounts of this cluster in the place of that one's.
+    async fn fill(&self, instance: &Arc<Instance>, dump: &Manifest) -> Result<Session> {
+        instance.volume.wipe()?;
+        let (data, store, files, handle) =
+            (instance.layout.data(), self.store.clone(), dump.files.clone(), Handle::current());
+        let done = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&done);
+        let getting = tokio::task::spawn_blocking(move || {
+            handle.block_on(dump::files::get(&files, &data, &store, &counted)).map_err(archive_error)
+        });
+        tokio::select! {
+            got = getting => got.map_err(|error| Error::Unexpected(format!("getting files broke: {error}")))??,
+            () = show(instance, "getting files", &done, dump.stored()) => {}
+        }
+        instance.change(|facts| facts.progress = Some(initialise::step("starting on the copy")));
+        let child = instance.start(Start::Unguarded)?;
+        let mut root = instance.wait_for_login(&child, &initialise::root()).await?;
+        // Account statements are refused as long as there are no grant tables.
+        root.exec("FLUSH NO_WRITE_TO_BINLOG PRIVILEGES", STATEMENT).await?;
+        make_accounts(instance, &mut root).await?;
+        drop(root);
+        stop(&child).await?;
+        let child = instance.start(Start::Plain)?;
+        let session = instance.wait_for_login(&child, &instance.layout.credentials(account::LOCAL)?).await?;
+        tracing::info!(dump = dump.id, gtid = %dump.gtid, "the files of a dump are in place");
         Ok(session)
     }
 
@@ -263,10 +285,6 @@ impl Source {
         fs::write(&path, index.concat()).map_err(Error::file("write", path))?;
         Ok((count, fetched))
     }
-}
-
-fn archive_error(error: impl std::fmt::Display) -> Error {
-    Error::Archive(error.to_string())
 }
 
 /// Where the archive lies: without a uid there must be one of that name.

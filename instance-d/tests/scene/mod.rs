@@ -365,15 +365,19 @@ impl Scene {
         self.topology(ordinal).clone_from(&order, CALL).await
     }
 
-    /// A session over TLS, as a user has it.
-    pub async fn sql(&self, ordinal: u32, user: &str) -> Result<Session, common::mysql::Error> {
-        let endpoint = Endpoint::Tcp {
+    /// Where its MySQL answers over TLS.
+    pub fn endpoint(&self, ordinal: u32) -> Endpoint {
+        Endpoint::Tcp {
             host: self.address(ordinal).to_string(),
             port: PORT,
             tls: Tls { ca: Ca::File(self.path("db-0/tls/ca.crt")), server_name: self.address(ordinal).to_string() },
-        };
+        }
+    }
+
+    /// A session over TLS, as a user has it.
+    pub async fn sql(&self, ordinal: u32, user: &str) -> Result<Session, common::mysql::Error> {
         let credentials = Credentials::new(user, Password::new(self.password(user)));
-        Session::connect(&endpoint, &credentials, Duration::from_secs(5)).await
+        Session::connect(&self.endpoint(ordinal), &credentials, Duration::from_secs(5)).await
     }
 
     /// A session of the owner of the data.
@@ -402,7 +406,6 @@ impl Scene {
         admin
     }
 
-    /// Waits until a value is as wanted.
     /// Instance 0, the primary, dies with a write that nobody acknowledged, for its only acker (1) is gone. It is there again, down.
     pub async fn dies_with_a_tail(&mut self) {
         let mut admin = self.make_table(0).await;

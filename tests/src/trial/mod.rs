@@ -107,7 +107,7 @@ pub fn row_with<'a>(
         let result = run(&name, async |scene| {
             let mut trial = Trial::begin(scene, setup).await?;
             let told = guarded(test(&mut trial)).await;
-            trial.end(told, &mut outcome).await
+            Box::pin(trial.end(told, &mut outcome)).await
         })
         .await;
         outcome.took = begun.elapsed().as_secs_f64();

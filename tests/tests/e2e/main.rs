@@ -9,6 +9,7 @@ mod canaries;
 mod changes;
 mod disturbances;
 mod lifecycle;
+mod physical;
 mod refusals;
 mod repair;
 mod shared;

@@ -167,6 +167,10 @@ impl Pass<'_> {
             Order::Initialise { .. } => {
                 ("initialise", None, client.initialise(&InitialiseOrder {}, ORDER_TIMEOUT).await)
             }
+            Order::Restore { .. } if self.copies().is_some() => {
+                let order = self.copy_order().await?;
+                ("copy", None, client.copy(&order, ORDER_TIMEOUT).await)
+            }
             Order::Restore { .. } => {
                 let order = self.restore_order().await?;
                 ("restore", None, client.restore(&order, ORDER_TIMEOUT).await)
@@ -194,7 +198,7 @@ impl Pass<'_> {
                 self.forget_wish(name).await;
             }
         }
-        if matches!(order, Order::Restore { .. }) {
+        if matches!(order, Order::Restore { .. }) && self.copies().is_none() {
             let note = format!("{name} is being filled from the archive");
             self.announcer.normal("Restoring", "Restore", &note, Some(name)).await;
         }

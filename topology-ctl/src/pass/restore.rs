@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use common::access::Access;
 use common::crd::{MySQLBinlog, MySQLDump, Restore, RestoreLocation};
 use common::gtid::GtidSet;
-use common::instance::{RestoreOrder, RestoreTarget};
+use common::instance::{CopyOrder, RestoreOrder, RestoreTarget};
 use common::location::Location;
-use common::names::LABEL_CLUSTER_UID;
+use common::names::{ANNOTATION_COPIES, LABEL_CLUSTER_UID, account};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -44,6 +45,32 @@ impl Pass<'_> {
         let location = location.map_err(|error| format!("spec.restore: {error}"))?;
         let dump = restore.from_location.as_ref().and_then(|from| from.dump.clone());
         Ok(RestoreOrder { location, namespace: place.namespace, cluster: place.cluster, uid: place.uid, dump, target })
+    }
+
+    /// The instance that a scratch cluster copies, instead of being restored.
+    pub(super) fn copies(&self) -> Option<&String> {
+        self.object.annotations().get(ANNOTATION_COPIES)
+    }
+
+    /// The order that a scratch cluster's annotation amounts to: into the place that it would be restored from otherwise.
+    pub(super) async fn copy_order(&self) -> Result<CopyOrder, String> {
+        let instance = self.copies().ok_or("it copies nothing")?;
+        let RestoreOrder { location, namespace, cluster, uid, dump, .. } = self.restore_order().await?;
+        let (Some(uid), Some(dump)) = (uid, dump) else {
+            return Err("spec.restore.fromLocation lacks a uid or a dump".to_owned());
+        };
+        let access = Access::of(&self.context.client, &namespace, &cluster, instance, account::CLONE).await;
+        let Access { host, authority, credentials } = access.map_err(|error| format!("{instance}: {error}"))?;
+        Ok(CopyOrder {
+            location,
+            namespace,
+            cluster,
+            uid,
+            dump,
+            donor_host: host,
+            donor_authority: authority,
+            donor_password: credentials.password,
+        })
     }
 
     fn named(&self, from: &RestoreLocation) -> Place {

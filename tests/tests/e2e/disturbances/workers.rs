@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use common::crd::{DumpPhase, MySQLDump, MySQLDumpStatus};
+use common::names::account;
 use tests::bucket::Bucket;
 use tests::pace::{Look, until};
+use tests::sessions::{ANSWER, Target};
 use tests::{Cluster, Faults, run, spec};
 
 const BACKUP_D: &str = "backup-d";
@@ -28,10 +30,10 @@ async fn a_dump_whose_worker_is_paused_is_made_by_another() -> Result<()> {
         ];
         shop.write(&fruit).await?;
         // As long as somebody writes to a table, no snapshot is had.
-        let (pod, holder) = (shop.primary().await?, shop.clone());
-        let lock =
-            tokio::spawn(async move { holder.local_sql(&pod, "LOCK TABLES shop.fruit WRITE; DO SLEEP(45)").await });
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let target =
+            Target { credentials: shop.account(account::ADMIN).await?, ..shop.instance(&shop.primary().await?).await? };
+        let mut holder = target.connect().await?;
+        holder.exec("LOCK TABLES shop.fruit WRITE", ANSWER).await?;
         bucket.dump(&shop, "first", false, DumpPhase::Running).await?;
         let first = status(&shop).await?.worker.context("nobody makes it")?;
         let mut faults = Faults::new(&shop);
@@ -47,7 +49,7 @@ async fn a_dump_whose_worker_is_paused_is_made_by_another() -> Result<()> {
         })
         .await?;
         scene.step(&format!("{second} makes it"));
-        lock.await?.context("hold the lock")?;
+        drop(holder);
         let made = until("the dump", REPLACED, async || {
             let status = status(&shop).await?;
             Ok(if status.phase == Some(DumpPhase::Succeeded) {
