@@ -38,7 +38,7 @@ const NAME_MAX: u64 = 4096;
 const SUMMARY_EVERY: usize = 256;
 
 /// What is streamed, and where to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stream {
     /// The server.
     pub source: Source,
