@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod rows;
 pub mod schema;
 pub mod snapshot;
+mod split;
 
 pub use self::error::{Error, Result};
 pub use self::manifest::Manifest;
