@@ -248,7 +248,7 @@ async fn dump(
 }
 
 /// A column as it is asked for: a FLOAT's text has six digits, a DOUBLE's all.
-fn selected(column: &Column) -> Result<String> {
+pub(crate) fn selected(column: &Column) -> Result<String> {
     let name = common::sql::Identifier::new(column.name.as_str())?.quoted();
     Ok(if column.kind == "float" { format!("CAST({name} AS DOUBLE)") } else { name })
 }

@@ -9,7 +9,7 @@ use archive::{Root, Store};
 use common::mysql::{Credentials, Endpoint, Password};
 use dump::make::Progress;
 use dump::schema::Selection;
-use dump::{load, make};
+use dump::{load, make, sql};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -189,6 +189,7 @@ fn picture(mysqld: &Mysqld, tables: usize) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_schemas_come_back() {
     let (source, copy) = (Mysqld::start(Options::default()), Mysqld::start(Options::default()));
+    let script = source.home().join("dump.sql");
     let s3 = S3::start();
     let store = Store::new(&serde_json::from_str(&s3.location("")).unwrap()).unwrap();
     let root = Root::new("", "n", "c", "u");
@@ -228,5 +229,16 @@ async fn random_schemas_come_back() {
         let loaded = load::load(&order, &made.manifest).await;
         loaded.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(picture(&copy, tables), picture(&source, tables), "seed {seed}");
+
+        let selection = Selection { schemas: vec!["r".to_owned()], ..Selection::default() };
+        let endpoint = Endpoint::Socket(source.socket());
+        let order = sql::Order { endpoint: &endpoint, credentials: &credentials, selection: &selection };
+        let mut text = Vec::new();
+        let written = sql::write(&order, &mut text, &Progress::default()).await;
+        written.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        std::fs::write(&script, text).unwrap();
+        copy.sql("DROP DATABASE r").unwrap();
+        copy.read(&script).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(picture(&copy, tables), picture(&source, tables), "seed {seed}, as SQL");
     }
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -195,16 +195,28 @@ impl Mysqld {
     /// Runs statements as `root` with MySQL's own client: rows as lines, columns parted by tabs, no header.
     /// The error is what the client said.
     pub fn sql(&self, statements: &str) -> Result<String, String> {
-        let output = Command::new(program("mysql"))
-            .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"])
-            .arg(format!("--socket={}", self.socket().display()))
-            .arg(format!("--execute={statements}"))
-            .stdin(Stdio::null())
-            .output()
-            .expect("the mysql client cannot be run");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        let mut client = self.client();
+        client.args(["--batch", "--skip-column-names", "--default-character-set=utf8mb4"]);
+        said(&client.arg(format!("--execute={statements}")).output().expect("the mysql client cannot be run"))
     }
+
+    /// Lets MySQL's own client read a file of statements, as a person would: `mysql < file`. The error is what it said.
+    pub fn read(&self, script: &Path) -> Result<String, String> {
+        let script = fs::File::open(script).expect("the statements cannot be read");
+        said(&self.client().stdin(script).output().expect("the mysql client cannot be run"))
+    }
+
+    fn client(&self) -> Command {
+        let mut client = Command::new(program("mysql"));
+        client.args(["--no-defaults", "--user=root"]).arg(format!("--socket={}", self.socket().display()));
+        client.stdin(Stdio::null());
+        client
+    }
+}
+
+fn said(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// Whether the server greets: it listens a little before it does.
