@@ -20,6 +20,7 @@ use common::lease::members::Members;
 use common::location::Location;
 use common::names::LABEL_CLUSTER;
 use common::read;
+use common::source::source;
 use dump::manifest::Found;
 use futures::Stream;
 use kube::api::{Api, Patch, PatchParams};
@@ -188,7 +189,7 @@ impl Look {
         if let Some(found) = Box::pin(self.cleared(&place)).await? {
             return self.succeed(&found, None).await;
         }
-        let source = match decide::source(place.cluster.status.as_ref()) {
+        let source = match source(place.cluster.status.as_ref()) {
             Ok(source) => source.to_owned(),
             Err(why) => return self.wait(why, SOON).await,
         };

@@ -62,7 +62,7 @@ impl Dumping {
         let cluster = &self.dump.spec.cluster_ref.name;
         let access = Access::of(&self.client, &namespace, cluster, &self.source, account::BACKUP).await;
         let access = access.map_err(|error| failed(&error))?;
-        let selection = selection(&self.dump);
+        let selection = Selection::new(&self.dump.spec.schemas, &self.dump.spec.exclude_tables);
         let progress = Arc::new(Progress::default());
         let given_up = CancellationToken::new();
         let _gives_up = given_up.clone().drop_guard();
@@ -107,24 +107,6 @@ impl Dumping {
     }
 }
 
-/// What of the cluster is dumped.
-fn selection(dump: &MySQLDump) -> Selection {
-    let plain = |name: &str| {
-        let inner = name.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
-        inner.map_or_else(|| name.to_owned(), |inner| inner.replace("``", "`"))
-    };
-    let split = |text: &String| {
-        // A name in backticks may hold a dot.
-        let at = if text.starts_with('`') { text.find("`.").map(|at| at + 1) } else { text.find('.') }?;
-        let (schema, table) = text.split_at_checked(at)?;
-        Some((plain(schema), plain(table.strip_prefix('.')?)))
-    };
-    Selection {
-        schemas: dump.spec.schemas.clone(),
-        without: dump.spec.exclude_tables.iter().filter_map(split).collect(),
-    }
-}
-
 /// How far it is. The server's estimate of a table's size has more in it than its rows: the percentage stays below 100 until the end.
 fn shown(progress: &Progress, elapsed: Duration) -> Value {
     let (rows, bytes) = (progress.rows.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
@@ -145,18 +127,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value)]
 
     use super::*;
-
-    #[test]
-    fn names_are_taken_out_of_their_backticks() {
-        let dump: MySQLDump = serde_json::from_value(json!({
-            "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump", "metadata": {"name": "d"},
-            "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}, "schemas": ["a"],
-                     "excludeTables": ["a.b", "`a.x`.`c``d`", "`q`.plain"]},
-        }))
-        .unwrap();
-        let wanted = [("a", "b"), ("a.x", "c`d"), ("q", "plain")].map(|(s, t)| (s.to_owned(), t.to_owned()));
-        assert_eq!(selection(&dump), Selection { schemas: vec!["a".to_owned()], without: wanted.to_vec() });
-    }
 
     #[test]
     fn progress_is_an_estimate_that_never_says_that_it_is_over() {

@@ -20,6 +20,7 @@ pub mod location;
 pub mod mysql;
 pub mod names;
 pub mod read;
+pub mod source;
 pub mod sql;
 pub mod telemetry;
 pub mod tls;

@@ -63,7 +63,25 @@ pub struct Selection {
     pub without: Vec<(String, String)>,
 }
 
+/// Schema and name of a table that is written as in `spec.excludeTables`: with a dot between, each in backticks where it holds one.
+pub fn table(text: &str) -> Option<(String, String)> {
+    let plain = |name: &str| {
+        let inner = name.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+        inner.map_or_else(|| name.to_owned(), |inner| inner.replace("``", "`"))
+    };
+    // A name in backticks may hold a dot.
+    let at = if text.starts_with('`') { text.find("`.").map(|at| at + 1) } else { text.find('.') }?;
+    let (schema, table) = text.split_at_checked(at)?;
+    let table = table.strip_prefix('.').filter(|table| !table.is_empty() && !schema.is_empty())?;
+    Some((plain(schema), plain(table)))
+}
+
 impl Selection {
+    /// As the spec of a MySQLDump has it.
+    pub fn new(schemas: &[String], without: &[String]) -> Self {
+        Self { schemas: schemas.to_vec(), without: without.iter().filter_map(|text| table(text)).collect() }
+    }
+
     fn takes(&self, schema: &str, table: &str) -> bool {
         !self.without.iter().any(|(of, name)| of == schema && name == table)
     }
@@ -299,4 +317,24 @@ async fn accounts(session: &mut Session) -> Result<Vec<Statement>> {
     }
     made.extend(granted);
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_out_of_their_backticks() {
+        let owned = |(schema, table): (&str, &str)| (schema.to_owned(), table.to_owned());
+        for (text, wanted) in [
+            ("a.b", Some(("a", "b"))),
+            ("`a.x`.`c``d`", Some(("a.x", "c`d"))),
+            ("`q`.plain", Some(("q", "plain"))),
+            ("nothing", None),
+            ("a.", None),
+            (".b", None),
+        ] {
+            assert_eq!(table(text), wanted.map(owned), "{text}");
+        }
+    }
 }

@@ -65,13 +65,12 @@ fn lines(text: &str) -> Vec<&str> {
             Some(_) if c == '\\' => is_escaped = true,
             // A quote that is doubled ends one text and begins another.
             Some(quote) if c == quote => within = None,
-            Some(_) => {}
             None if matches!(c, '`' | '\'' | '"') => within = Some(c),
             None if c == '\n' => {
                 lines.extend(text.get(begin..at));
                 begin = at + 1;
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
     lines.extend(text.get(begin..));

@@ -1,6 +1,7 @@
 //! The conditions of this daemon.
 
 pub use common::conditions::Finding;
+pub use common::crd::RESTORED;
 
 /// The spec makes sense.
 pub const SPEC_ACCEPTED: &str = "SpecAccepted";
@@ -10,8 +11,6 @@ pub const CONFIG_APPLIED: &str = "ConfigApplied";
 pub const ROLLED_OUT: &str = "RolledOut";
 /// Every instance has data.
 pub const PROVISIONED: &str = "Provisioned";
-/// The data that `spec.restore` names is there.
-pub const RESTORED: &str = "Restored";
 
 /// All of them.
 pub const OURS: [&str; 5] = [SPEC_ACCEPTED, CONFIG_APPLIED, ROLLED_OUT, PROVISIONED, RESTORED];

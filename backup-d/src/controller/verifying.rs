@@ -55,12 +55,11 @@ impl Look {
             Err(error) => return Err(error.into()),
         };
         let status = self.seen().status.unwrap_or_default();
-        let key = status.manifest.map(|manifest| manifest.key).unwrap_or_default();
-        let Some(id) = key.strip_suffix("/manifest.json").and_then(|folder| folder.rsplit('/').next()) else {
+        let Some((_, id)) = status.manifest.as_ref().and_then(|manifest| manifest.place()) else {
             return self.conclude(Err("the status does not say where it lies".to_owned())).await;
         };
         info!(scratch = name, "a dump is verified");
-        let wanted = Scratch { name, label: LABEL_VERIFIES, annotations: BTreeMap::new(), id, gtid: status.gtid };
+        let wanted = Scratch { name, label: LABEL_VERIFIES, annotations: BTreeMap::new(), id, gtid: status.gtid.clone() };
         if let Err(refused) = self.begin_scratch(&of, wanted).await? {
             return self.conclude(Err(refused)).await;
         }

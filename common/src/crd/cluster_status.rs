@@ -370,6 +370,9 @@ impl From<Phase> for InstancePhase {
 /// The condition that says whether everything that is archived can be restored: from an empty server, or from a dump on.
 pub const RESTORABLE: &str = "Restorable";
 
+/// The condition of a cluster that says what became of its restore.
+pub const RESTORED: &str = "Restored";
+
 /// What the archive can restore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -180,6 +180,15 @@ pub struct Manifest {
     pub sha256: String,
 }
 
+impl Manifest {
+    /// Of a logical dump, by its key `.../<cluster uid>/dumps/<id>/manifest.json`: the uid of the cluster that wrote it, and the
+    /// dump's name in the bucket.
+    pub fn place(&self) -> Option<(&str, &str)> {
+        let (cluster, dump) = self.key.strip_suffix("/manifest.json")?.rsplit_once("/dumps/")?;
+        Some((cluster.rsplit('/').next()?, dump))
+    }
+}
+
 /// Proof that a backup restores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

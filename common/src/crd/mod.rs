@@ -34,7 +34,7 @@ pub use self::cluster_parts::{
 };
 pub use self::cluster_status::{
     InstancePhase, InstanceRole, InstanceStatus, Loss, MySQLClusterStatus, Operation, OperationKind, OperationPhase,
-    RESTORABLE, Record, Reign, Restorable,
+    RESTORABLE, RESTORED, Record, Reign, Restorable,
 };
 pub use self::database::{MySQLDatabase, MySQLDatabaseSpec, MySQLDatabaseStatus};
 pub use self::dump::{

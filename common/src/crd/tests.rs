@@ -362,3 +362,15 @@ fn instance_words_of_the_api_have_words_in_the_status() {
     assert_eq!(InstancePhase::from(Phase::Rewinding), InstancePhase::Rewinding);
     assert_eq!(InstanceRole::from(&Role::Fenced), InstanceRole::Fenced);
 }
+
+#[test]
+fn a_manifest_says_whose_dump_it_is() {
+    let place = |key: &str| {
+        let manifest = Manifest { key: key.to_owned(), sha256: String::new() };
+        manifest.place().map(|(uid, id)| format!("{uid} {id}"))
+    };
+    assert_eq!(place("prod/n/shop/uid-1/dumps/20261120-7/manifest.json").as_deref(), Some("uid-1 20261120-7"));
+    assert_eq!(place("dumps/n/shop/uid-1/dumps/x/manifest.json").as_deref(), Some("uid-1 x"));
+    assert_eq!(place("prod/n/shop/uid-1/dumps/x/schema.jsonl.zst"), None);
+    assert_eq!(place("elsewhere/manifest.json"), None);
+}

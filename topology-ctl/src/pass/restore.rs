@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use common::access::Access;
-use common::crd::{MySQLBinlog, MySQLDump, Restore, RestoreLocation};
+use common::crd::{Manifest, MySQLBinlog, MySQLDump, Restore, RestoreLocation};
 use common::gtid::GtidSet;
 use common::instance::{CopyOrder, RestoreOrder, RestoreTarget};
 use common::location::Location;
@@ -119,13 +119,12 @@ fn place(record: &MySQLBinlog) -> Place {
     }
 }
 
-fn manifest(dump: &MySQLDump) -> Option<&str> {
-    Some(dump.status.as_ref()?.manifest.as_ref()?.key.as_str())
+fn manifest(dump: &MySQLDump) -> Option<&Manifest> {
+    dump.status.as_ref()?.manifest.as_ref()
 }
 
-/// Where a dump lies is in the key of its manifest: `.../<cluster uid>/dumps/<id>/manifest.json`.
 fn place_of_dump(dump: &MySQLDump) -> Option<Place> {
-    let uid = manifest(dump)?.split_once("/dumps/")?.0.rsplit('/').next()?;
+    let (uid, _) = manifest(dump)?.place()?;
     Some(Place {
         location: dump.spec.location_ref.name.clone(),
         namespace: dump.namespace().unwrap_or_default(),
@@ -136,7 +135,7 @@ fn place_of_dump(dump: &MySQLDump) -> Option<Place> {
 
 /// What the newest holds: names of dumps are in the order of time.
 fn newest(made: &[&MySQLDump]) -> Option<GtidSet> {
-    let newest = made.iter().max_by_key(|dump| manifest(dump))?;
+    let newest = made.iter().max_by_key(|dump| manifest(dump).map(|manifest| &manifest.key))?;
     newest.status.as_ref()?.gtid.as_ref()?.parse().ok()
 }
 
