@@ -71,8 +71,10 @@ async fn forward(pods: &Api<Pod>, pod: &str, to: u16, here: &mut TcpStream) -> R
         }
     };
     tokio::select! {
+        // First: where the pod refused, the stream ends as well.
+        biased;
+        Some(error) = refused => Err(failed(&error)),
         // Either end may just hang up: whoever is connected knows whether it was done.
         _ = copy_bidirectional(here, &mut there) => Ok(()),
-        Some(error) = refused => Err(failed(&error)),
     }
 }

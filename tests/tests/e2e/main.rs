@@ -7,6 +7,7 @@ mod api;
 mod archive;
 mod canaries;
 mod changes;
+mod cli;
 mod disturbances;
 mod lifecycle;
 mod physical;
