@@ -141,6 +141,11 @@ pub async fn read(session: &mut Session, selection: &Selection) -> Result<Defini
         &format!("SELECT SCHEMA_NAME FROM information_schema.SCHEMATA WHERE {condition} ORDER BY SCHEMA_NAME"),
     )
     .await?;
+    // The server may not tell cases apart.
+    let is_there = |name: &&String| schemas.iter().any(|(schema,)| schema.eq_ignore_ascii_case(name));
+    if let Some(missing) = selection.schemas.iter().find(|name| !is_there(name)) {
+        return Err(Error::Unsupported(format!("there is no schema {missing}, or it is the server's own")));
+    }
     for (schema,) in &schemas {
         let shown =
             shown(session, &format!("SHOW CREATE DATABASE {}", Identifier::new(schema.as_str())?.quoted())).await?;

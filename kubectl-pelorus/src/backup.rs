@@ -90,7 +90,6 @@ fn parts(progress: &Progress) -> String {
     let parts = [
         number(progress.rows).map(|rows| format!("{} rows", show::count(rows))),
         number(progress.bytes).map(show::bytes),
-        progress.percent.map(|percent| format!("{percent} %")),
         progress.eta.map(|eta| format!("{eta} left")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -164,7 +163,7 @@ mod tests {
             (json!({"phase": "Pending", "problem": "no such location"}), "Pending: no such location"),
             (
                 json!({"phase": "Running", "source": "shop-2", "progress": progress}),
-                "Running from shop-2: 1 234 rows, 2.0 KiB, 41 %, 90s left",
+                "Running from shop-2: 1 234 rows, 2.0 KiB, 90s left, 41 %",
             ),
             (json!({"phase": "Succeeded"}), "done"),
             (json!({"phase": "Failed", "problem": "d.m is MyISAM"}), "1: MySQLDump one: d.m is MyISAM"),

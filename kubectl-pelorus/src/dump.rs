@@ -99,6 +99,6 @@ mod tests {
         counters.bytes.store(5000, Ordering::Relaxed);
         counters.rows.store(1234, Ordering::Relaxed);
         let shown = view("shop-1", &counters);
-        assert_eq!((shown.line().as_str(), shown.percent), ("Reading shop-1: 1 234 rows, 4.9 KiB", Some(99)));
+        assert_eq!((shown.line().as_str(), shown.percent), ("Reading shop-1: 1 234 rows, 4.9 KiB, 99 %", Some(99)));
     }
 }

@@ -10,6 +10,10 @@ const PACE: Duration = Duration::from_secs(10);
 /// Pace at which a terminal shows that something goes on.
 const TICK: Duration = Duration::from_millis(120);
 
+/// Of what has parts that are counted, and of what has none.
+const BAR: &str = "{spinner} {bar:30} {pos:>3} %  {wide_msg}";
+const SPINNER: &str = "{spinner} {wide_msg}";
+
 /// How far something is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -27,10 +31,15 @@ impl View {
         Self { step: step.into(), ..Self::default() }
     }
 
-    /// On one line.
-    pub fn line(&self) -> String {
+    /// On one line, beside a bar.
+    fn words(&self) -> String {
         let parts = [self.step.as_str(), self.detail.as_str()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+    }
+
+    /// On one line, where there is no bar.
+    pub fn line(&self) -> String {
+        self.words() + &self.percent.map(|percent| format!(", {percent} %")).unwrap_or_default()
     }
 }
 
@@ -44,7 +53,7 @@ impl Progress {
     /// A bar where standard error is a terminal.
     pub fn start() -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(100);
+            let bar = styled(ProgressBar::new(100), SPINNER);
             bar.enable_steady_tick(TICK);
             bar
         });
@@ -59,13 +68,9 @@ impl Progress {
     /// Shows it.
     pub fn say(&mut self, view: View) {
         if let Some(bar) = &self.bar {
-            let template =
-                if view.percent.is_some() { "{spinner} {bar:30} {pos:>3} %  {msg}" } else { "{spinner} {msg}" };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
+            let bar = styled(bar.clone(), if view.percent.is_some() { BAR } else { SPINNER });
             bar.set_position(view.percent.unwrap_or(0));
-            bar.set_message(view.line());
+            bar.set_message(view.words());
         } else if is_due(self.last.as_ref().map(|(view, at)| (view, at.elapsed())), &view) {
             eprintln!("{}", view.line());
             self.last = Some((view, Instant::now()));
@@ -77,6 +82,13 @@ impl Progress {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
     }
 }
 
@@ -104,5 +116,6 @@ mod tests {
         }
         assert_eq!(view("a", "1").line(), "a: 1");
         assert_eq!(view("a", "").line(), "a");
+        assert_eq!(View { percent: Some(41), ..view("a", "1") }.line(), "a: 1, 41 %");
     }
 }

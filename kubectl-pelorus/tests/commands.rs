@@ -208,7 +208,7 @@ async fn a_restore_is_refused_before_anything_is_made_or_is_followed() {
     let line = "restore shop --as copy --at 2026-11-20T20:00:00.25 --instances 2";
     let (said, _) = scene.run_with(line, "MySQLCluster", &[restoring, ready]).await;
     said.is(0, "MySQLCluster copy is asked for, without spec.primary\n");
-    said.is(0, "Restoring copy-0: replaying: 3 of 12 bytes\n");
+    said.is(0, "Restoring copy-0: replaying: 3 of 12 bytes, 25 %\n");
     assert!(said.out.contains("restored   u:1-5 of p/team-a/shop in 1.0 s\n"), "{said:?}");
     let asked = scene.api.get("MySQLCluster", "copy").unwrap();
     let place = json!({"locationRef": {"name": "here"}, "cluster": "shop", "uid": "uid-of-shop"});

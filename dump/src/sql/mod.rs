@@ -73,22 +73,30 @@ pub async fn write<W: AsyncWrite + Unpin>(order: &Order<'_>, out: &mut W, progre
 
     let mut stream = Stream { out, text: Writer::default() };
     stream.text.head(&version, &server, taken_at, &gtid);
-    let (of_tables, later): (Vec<Statement>, Vec<Statement>) = statements
-        .into_iter()
-        .partition(|statement| matches!(statement.kind, Kind::Schema | Kind::Table | Kind::Index));
-    let (of_tables, indexes): (Vec<Statement>, Vec<Statement>) =
-        of_tables.into_iter().partition(|statement| statement.kind != Kind::Index);
-    let mut count = 0;
-    for statement in &of_tables {
-        stream.text.statement(statement)?;
-        let is_same = |schema: &str, name: &str| statement.schema.as_deref() == Some(schema) && statement.name == name;
-        let Some(table) = tables.iter().find(|table| is_same(&table.schema, &table.name)) else { continue };
-        count += stream.rows(connection, table, &charsets, progress).await?;
-        let of_it = |index: &&Statement| index.schema.as_deref().is_some_and(|schema| is_same(schema, &index.name));
-        for index in indexes.iter().filter(of_it) {
-            stream.text.statement(index)?;
+    let place = |statement: &Statement| (statement.schema.clone().unwrap_or_default(), statement.name.clone());
+    let with_rows: BTreeMap<Place, &Table> =
+        tables.iter().map(|table| ((table.schema.clone(), table.name.clone()), table)).collect();
+    let (mut made, mut indexes, mut later) = (Vec::new(), BTreeMap::<Place, Vec<Statement>>::new(), Vec::new());
+    for statement in statements {
+        match statement.kind {
+            Kind::Schema | Kind::Table => made.push(statement),
+            Kind::Index => indexes.entry(place(&statement)).or_default().push(statement),
+            Kind::ForeignKey | Kind::Routine | Kind::View | Kind::Trigger | Kind::Event => later.push(statement),
+            // They are in a list of their own.
+            Kind::Account | Kind::Grant => {}
         }
-        stream.pass().await?;
+    }
+    let mut count = 0;
+    for statement in &made {
+        stream.text.statement(statement)?;
+        if statement.kind == Kind::Table {
+            let place = place(statement);
+            let table =
+                with_rows.get(&place).ok_or_else(|| Error::Broken(format!("no columns of {}", statement.name)))?;
+            count += stream.rows(connection, table, &charsets, progress).await?;
+            indexes.get(&place).into_iter().flatten().try_for_each(|index| stream.text.statement(index))?;
+            stream.pass().await?;
+        }
     }
     for statement in &text::in_order(later, &uses) {
         stream.text.statement(statement)?;

@@ -95,6 +95,11 @@ async fn what_is_left_out_is_not_there_and_other_engines_are_refused() {
     let (dumped, text, _) = written(&source, some).await.unwrap();
     assert_eq!((dumped.tables, dumped.rows), (1, 0));
     assert!(text.contains("CREATE TABLE `b`") && !text.contains("`a`") && !text.contains("`c`"), "{text}");
+    for name in ["nosuch", "mysql"] {
+        let wrong = Selection { schemas: vec!["d".to_owned(), name.to_owned()], ..Selection::default() };
+        let error = written(&source, wrong).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("there is no schema {name}")), "{error}");
+    }
     source.sql("CREATE TABLE e.m (id INT) ENGINE=MyISAM").unwrap();
     let error = written(&source, Selection::default()).await.unwrap_err();
     assert!(error.to_string().contains("e.m is MyISAM"), "{error}");
