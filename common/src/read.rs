@@ -44,9 +44,24 @@ where
     match timeout(CALL, api.get_opt(name)).await {
         Ok(Ok(Some(object))) => Ok(object),
         Ok(Ok(None)) => Err(Error::Missing(format!("there is no {kind} {name}"))),
-        Ok(Err(error)) => Err(failed(error.to_string())),
+        Ok(Err(error)) => Err(failed(words(&error))),
         Err(_) => Err(failed(format!("no answer within {CALL:?}"))),
     }
+}
+
+/// What an error of the client says: with its causes, where the API server was not reached.
+pub fn words(error: &kube::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error).filter(|_| !matches!(error, kube::Error::Api(_)));
+    while let Some(error) = cause {
+        // Some repeat what is below them.
+        let more = error.to_string();
+        if !words.ends_with(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = error.source();
+    }
+    words
 }
 
 /// A text of a Secret; a newline at its end is not part of it.

@@ -251,7 +251,8 @@ async fn views(session: &mut Session, selection: &Selection, statements: &mut Ve
     let listed: Vec<(String, String)> = rows(
         session,
         &format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE {condition} AND TABLE_TYPE='VIEW'"
+            "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES WHERE {condition} AND TABLE_TYPE='VIEW' \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME"
         ),
     )
     .await?;

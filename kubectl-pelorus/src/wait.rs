@@ -65,8 +65,8 @@ where
                 progress.say(view);
             }
             Some(Ok(Err(error))) => break Err(error),
-            Some(Err(watcher::Error::InitialListFailed(error @ kube::Error::Api(_)))) => {
-                break Err(Error::kubernetes(format!("watch {name}"))(error));
+            Some(Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))) if status.is_forbidden() => {
+                break Err(Error::kubernetes(format!("watch {name}"))(kube::Error::Api(status)));
             }
             Some(Err(error)) => progress.say(View::step(format!("{error}; trying again"))),
             None => break Err(Error::Failed(format!("the watch of {name} ended; {}", patience.again))),

@@ -49,10 +49,7 @@ impl Scene {
 
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-pelorus"));
-        command
-            .args(line.split(' '))
-            .args(["-n", "team-a", "--context", "test", "--kubeconfig"])
-            .arg(self.kubeconfig());
+        command.args(line.split(' ')).args(["-n", "team-a", "--kubeconfig"]).arg(self.kubeconfig());
         command
             .env("TZ", "Asia/Seoul")
             .stdin(Stdio::null())
@@ -133,6 +130,8 @@ async fn a_backup_that_cannot_be_says_why() {
     scene.run("backup nobody").await.is(3, "there is no MySQLCluster nobody");
     scene.run("backup bare").await.is(2, "--location");
     scene.run("backup").await.is(2, "Usage: kubectl pelorus backup");
+    scene.run("backup shop --context elsewhere").await.is(1, "Connection refused");
+    scene.run("backup shop --context none").await.is(2, "read the kubeconfig");
     let failed = json!({"phase": "Failed", "problem": "d.m is MyISAM"});
     let (said, _) = scene.run_with("backup shop --name first", "MySQLDump", &[failed]).await;
     said.is(1, "error: MySQLDump first: d.m is MyISAM\n");

@@ -10,6 +10,8 @@ use crate::{dumps, moment};
 
 /// Ends of a window are in whole seconds, and never outside of it: a moment that is nearer to one may be inside.
 const ROUNDED: SignedDuration = SignedDuration::from_secs(1);
+/// The clock of this machine may be so far behind those of the servers.
+const SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// How far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,7 @@ pub fn verdict(target: &Target, restorable: Option<&Restorable>, now: Timestamp,
             let shown = moment::shown(*at, zone);
             let is_before = |from: Timestamp| at.saturating_add(ROUNDED).is_ok_and(|at| at <= from);
             let is_after = |to: Timestamp| to.saturating_add(ROUNDED).is_ok_and(|to| *at >= to);
-            if *at > now {
+            if now.saturating_add(SKEW).is_ok_and(|latest| *at > latest) {
                 Verdict::Refuse(format!("{shown} is in the future; restorable {window}"))
             } else if restorable.from.as_ref().is_some_and(|from| is_before(from.0)) {
                 Verdict::Refuse(format!("{shown} is before what can be restored; restorable {window}"))
@@ -216,7 +218,8 @@ mod tests {
             (time("2026-11-20T09:59:59Z"), "no: 2026-11-20T09:59:59+00:00 is before"),
             (time("2026-11-20T12:00:00.999999Z"), "go"),
             (time("2026-11-20T12:00:01Z"), "not yet: 2026-11-20T12:00:01+00:00 is after the last commit"),
-            (time("2026-11-20T13:00:00.000001Z"), "no: 2026-11-20T13:00:00.000001+00:00 is in the future"),
+            (time("2026-11-20T13:01:00Z"), "not yet: 2026-11-20T13:01:00+00:00 is after the last commit"),
+            (time("2026-11-20T13:01:00.000001Z"), "no: 2026-11-20T13:01:00.000001+00:00 is in the future"),
             (gtid("1-9"), "go"),
             (gtid("3"), "go"),
             (gtid("8-10"), "not yet: 07070707-0707-0707-0707-070707070707:10 is not in the archive"),

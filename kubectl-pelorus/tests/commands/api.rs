@@ -75,11 +75,11 @@ impl Api {
         api
     }
 
-    /// For `--kubeconfig`, with another namespace than that of the tests.
+    /// For `--kubeconfig`, with another namespace than that of the tests, and a context in which nobody answers.
     pub fn kubeconfig(&self) -> String {
         let server = format!("http://{}", self.0.address);
         json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "elsewhere",
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {"server": server}},
                          {"name": "elsewhere", "cluster": {"server": "http://127.0.0.1:1"}}],
             "users": [{"name": "test", "user": {}}],
