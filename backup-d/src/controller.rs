@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use archive::{Root, Store};
 use common::crd::{BackupMethod, DumpPhase, MySQLCluster, MySQLDump, MySQLDumpStatus};
-use common::daemon::{everywhere, watching};
+use common::daemon::{Patience, everywhere, watching};
 use common::events::{Event, Events};
 use common::lease::members::Members;
 use common::location::Location;
@@ -108,6 +108,7 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
     let dumps = everywhere::<MySQLDump>(&context.client, context.config.watch_namespace.as_deref());
     let controller = Controller::new(dumps, watching())
         .with_config(Pace::default().concurrency(context.config.concurrency))
+        .trigger_backoff(Patience::default())
         .reconcile_all_on(context.moves());
     let look = |dump: Arc<MySQLDump>, context: Arc<Context>| async move {
         let (namespace, name) = (dump.namespace().unwrap_or_default(), dump.name_any());

@@ -7,7 +7,7 @@ use archive::Store;
 use archive::store::Put;
 use common::conditions::Finding;
 use common::crd::{LocationCheck, MySQLBackupLocation};
-use common::daemon::{everywhere, watching};
+use common::daemon::{Patience, everywhere, watching};
 use common::location::Location;
 use kube::ResourceExt;
 use kube::runtime::controller::{Action, Controller};
@@ -33,7 +33,8 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
         warn!(%error, namespace = location.namespace(), location = location.name_any(), "it is looked at again");
         Action::requeue(SOON)
     };
-    let controller = Controller::new(locations, watching()).reconcile_all_on(context.moves());
+    let controller =
+        Controller::new(locations, watching()).trigger_backoff(Patience::default()).reconcile_all_on(context.moves());
     objects::drive(controller.run(look, wait, context), token).await;
 }
 

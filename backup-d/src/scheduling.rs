@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::conditions::Finding;
 use common::crd::{MySQLBackupSchedule, MySQLDump};
-use common::daemon::{everywhere, watching};
+use common::daemon::{Patience, everywhere, watching};
 use common::names::LABEL_SCHEDULE;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -41,7 +41,7 @@ pub async fn run(context: Arc<Context>, token: CancellationToken) {
         Some(ObjectRef::<MySQLBackupSchedule>::new(&name).within(&dump.namespace()?))
     };
     let controller = Controller::new(schedules, watching()).watches(dumps, watching().labels(LABEL_SCHEDULE), owner);
-    let controller = controller.reconcile_all_on(context.moves());
+    let controller = controller.trigger_backoff(Patience::default()).reconcile_all_on(context.moves());
     let look = |schedule: Arc<MySQLBackupSchedule>, context: Arc<Context>| async move {
         if !context.owns(&*schedule) {
             return Ok(Action::await_change());

@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
 /// A loop for each cluster, until the token is cancelled.
 async fn ship(context: Context, members: watch::Receiver<Members>, namespace: Option<&str>, token: CancellationToken) {
     let clusters = daemon::everywhere::<MySQLCluster>(&context.client, namespace);
-    let watched = watcher(clusters, daemon::watching()).default_backoff();
+    let watched = watcher(clusters, daemon::watching()).backoff(daemon::Patience::default());
     // Dropped with this function, and its tasks with it.
     let mut loops = JoinSet::new();
     let each = common::clusters::each(watched, |cluster| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,6 +34,29 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How daemons watch: what happens is known, at the latest, [`WATCH`] and a few seconds after a connection has died without a word.
 pub fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH)
+}
+
+/// Pauses of watches that fail: a tenth of a second, doubled to two.
+///
+/// kube's own go up to a minute, and the watches of a controller share them: of an API server that is back each of them learns by an
+/// error of its own (`Expired`), after each of which all of them pause. With nine of them that took over five minutes.
+#[derive(Debug, Default)]
+pub struct Patience(u32);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(100).saturating_mul(1 << self.0).min(Duration::from_secs(2));
+        self.0 = (self.0 + 1).min(8);
+        Some(pause.mul_f64(0.5 + 0.5 * rand::random::<f64>()))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
 }
 
 /// A client for watches and bounded calls, of the API server that is configured.

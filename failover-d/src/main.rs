@@ -58,7 +58,7 @@ async fn run() -> anyhow::Result<()> {
     let served = tokio::spawn(http::serve(config.http_port, readiness.clone(), Arc::new(registry), stop.clone()));
     let (pods, pods_seen) = watch::channel(watching::Pods::default());
     let clusters: Api<MySQLCluster> = Api::all(client.clone());
-    let watched = watcher(clusters, daemon::watching()).default_backoff();
+    let watched = watcher(clusters, daemon::watching()).backoff(daemon::Patience::default());
     let of_clusters = pods_seen.clone();
     let watched = common::clusters::each(watched, move |cluster| {
         tokio::spawn(cluster::run(context.clone(), cluster, of_clusters.clone()));

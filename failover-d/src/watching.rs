@@ -54,7 +54,7 @@ fn facts(pod: &Pod) -> Option<((String, String), Name, PodFacts)> {
 /// Watches the MySQL pods of all namespaces.
 pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
     let config = daemon::watching().labels(LABEL_CLUSTER);
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, config).backoff(daemon::Patience::default()));
     let mut known = ByCluster::new();
     let mut listing = HashMap::new();
     while let Some(event) = events.next().await {

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::crd::{MySQLCluster, MySQLClusterStatus, OperationPhase};
-use common::daemon::{everywhere, watching};
+use common::daemon::{Patience, everywhere, watching};
 use common::events::Events;
 use common::instance::Epoch;
 use common::names;
@@ -89,6 +89,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     let (stirred, touched) = (mark(false), mark(true));
     let (stirred_by_pod, touched_by_budget, touched_by_policy) = (stirred.clone(), touched.clone(), touched.clone());
     let controller = Controller::new(everywhere::<Guarded>(&client, namespace), watching())
+        .trigger_backoff(Patience::default())
         .with_config(Pace::default().concurrency(context.config.concurrency))
         .watches(everywhere::<PartialObjectMeta<StatefulSet>>(&client, namespace), ours.clone(), move |object| {
             stirred(key(&object))

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use common::conditions::Finding;
 use common::names::ANNOTATION_COPIES;
+use common::source::source;
 
 use super::scratch::Scratch;
 use super::{
@@ -78,7 +79,7 @@ impl Look {
     }
 
     async fn begin_copy(&self, place: &Place) -> Result<Action, Error> {
-        let source = match decide::source(place.cluster.status.as_ref()) {
+        let source = match source(place.cluster.status.as_ref()) {
             Ok(source) => source.to_owned(),
             Err(why) => return self.wait(why, SOON).await,
         };

@@ -59,7 +59,8 @@ impl Look {
             return self.conclude(Err("the status does not say where it lies".to_owned())).await;
         };
         info!(scratch = name, "a dump is verified");
-        let wanted = Scratch { name, label: LABEL_VERIFIES, annotations: BTreeMap::new(), id, gtid: status.gtid.clone() };
+        let wanted =
+            Scratch { name, label: LABEL_VERIFIES, annotations: BTreeMap::new(), id, gtid: status.gtid.clone() };
         if let Err(refused) = self.begin_scratch(&of, wanted).await? {
             return self.conclude(Err(refused)).await;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use common::daemon;
+use common::daemon::{self, Patience};
 use common::lease::members::{Members, Seats};
 use common::lease::{Config, Ended, Lease, client_of};
 use futures::StreamExt;
@@ -294,7 +294,8 @@ async fn a_watch_that_dies_without_a_word_is_noticed_within_a_minute() -> Result
         let wire = Wire::to(&scene.harness.config).await?;
         let watched: Api<ConfigMap> =
             Api::namespaced(daemon::watching_client_of(wire.config.clone())?, &scene.namespace);
-        let mut events = std::pin::pin!(watcher(watched, daemon::watching()).default_backoff().applied_objects());
+        let mut events =
+            std::pin::pin!(watcher(watched, daemon::watching()).backoff(Patience::default()).applied_objects());
         let direct: Api<ConfigMap> = Api::namespaced(scene.harness.client.clone(), &scene.namespace);
         let make = async |name: &str| {
             let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };

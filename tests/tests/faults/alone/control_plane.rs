@@ -14,6 +14,8 @@ use tests::trial::{Expect, SOON, Setup, row, row_with};
 
 /// The list says five minutes (F09).
 const OUTAGE: Duration = Duration::from_secs(60);
+/// Once the API server is back, changes of a spec are looked at within this: daemons that ended without it are started again.
+const AWAKE: Duration = Duration::from_secs(60);
 /// Nothing may happen for so long while nobody can decide.
 const STILL: Duration = Duration::from_secs(10);
 /// Three writes of the record, each of which may be lost and tried again.
@@ -58,6 +60,13 @@ async fn f09_api_server_down() -> Result<()> {
             trial.written(50).await.context("writes go on without the API server")?;
         }
         trial.heal().await?;
+        // Each watch of a controller finds its place gone, and none of them holds up the others.
+        let back = Instant::now();
+        trial.shop.patch(serde_json::json!({"config": {"sync_binlog": "0"}})).await?;
+        trial.shop.wait_condition("SpecAccepted", "False", AWAKE).await?;
+        trial.step(&format!("topology-ctl has looked {:.1?} after the API server was back", back.elapsed()));
+        trial.shop.patch(serde_json::json!({"config": {"sync_binlog": null}})).await?;
+        trial.shop.wait_condition("SpecAccepted", "True", AWAKE).await?;
         trial.whole().await?;
         ensure!(trial.shop.primary().await? == old, "the primary changed");
         trial.harness.wait_daemons(Duration::from_secs(120)).await?;
