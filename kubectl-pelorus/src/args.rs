@@ -64,6 +64,12 @@ pub struct Backup {
     /// Name of the MySQLDump; by default made of the cluster's and the time
     #[arg(long)]
     pub name: Option<String>,
+    /// Copy files instead of rows: restores in the time it takes to copy
+    #[arg(long, conflicts_with_all = ["schemas", "exclude_tables"])]
+    pub physical: bool,
+    /// Restore it into a scratch cluster, too, and compare
+    #[arg(long)]
+    pub verify: bool,
     #[command(flatten)]
     pub selection: Selection,
     #[command(flatten)]
@@ -196,6 +202,7 @@ mod tests {
             ("restore shop --as copy --instances 10", ErrorKind::ValueValidation),
             ("backup shop --no-wait --timeout 5s", ErrorKind::ArgumentConflict),
             ("backup shop --timeout 5", ErrorKind::ValueValidation),
+            ("backup shop --physical --schemas a", ErrorKind::ArgumentConflict),
             ("dumps shop -o yaml", ErrorKind::InvalidValue),
             ("dumps shop --help", ErrorKind::DisplayHelp),
         ] {

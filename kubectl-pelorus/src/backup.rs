@@ -24,7 +24,7 @@ pub async fn run(kubernetes: &Kubernetes, wanted: &Backup) -> Result<()> {
     let cluster = kubernetes.cluster(&wanted.cluster).await?;
     let location = location(&cluster, wanted.location.as_deref()).map_err(Error::Usage)?;
     let name = wanted.name.clone().unwrap_or_else(|| name(&wanted.cluster, common::clock::now()));
-    let asked = kubernetes.create(&object(&name, &wanted.cluster, location, &wanted.selection)).await?;
+    let asked = kubernetes.create(&object(&name, wanted, location)).await?;
     if wanted.waiting.no_wait {
         return show::print(wanted.output.output, || format!("MySQLDump {name} is asked for\n"), &asked);
     }
@@ -50,19 +50,20 @@ fn name(cluster: &str, now: Timestamp) -> String {
     format!("{cluster}-{}", now.strftime("%Y%m%d%H%M%S"))
 }
 
-fn object(name: &str, cluster: &str, location: LocationRef, selection: &Selection) -> MySQLDump {
+fn object(name: &str, wanted: &Backup, location: LocationRef) -> MySQLDump {
+    let Backup { cluster, physical, verify, selection: Selection { schemas, exclude_tables }, .. } = wanted;
     let mut dump = MySQLDump::new(
         name,
         MySQLDumpSpec {
-            cluster_ref: ClusterRef { name: cluster.to_owned() },
+            cluster_ref: ClusterRef { name: cluster.clone() },
             location_ref: location,
-            method: BackupMethod::Logical,
-            schemas: selection.schemas.clone(),
-            exclude_tables: selection.exclude_tables.clone(),
-            verify: false,
+            method: if *physical { BackupMethod::Physical } else { BackupMethod::Logical },
+            schemas: schemas.clone(),
+            exclude_tables: exclude_tables.clone(),
+            verify: *verify,
         },
     );
-    dump.metadata.labels = Some(BTreeMap::from([(LABEL_CLUSTER.to_owned(), cluster.to_owned())]));
+    dump.metadata.labels = Some(BTreeMap::from([(LABEL_CLUSTER.to_owned(), cluster.clone())]));
     dump
 }
 
@@ -112,11 +113,13 @@ fn made(dump: &MySQLDump) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::unreachable)]
 
+    use clap::Parser;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::args::{Cli, Command};
 
     fn dump(status: &Value) -> MySQLDump {
         let spec = json!({"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}});
@@ -138,16 +141,22 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_says_whose_it_is() {
-        let selection = Selection { schemas: vec!["a".to_owned()], exclude_tables: vec!["a.b".to_owned()] };
-        let at = "2026-11-20T10:15:07Z".parse().unwrap();
-        let made = object(&name("shop", at), "shop", LocationRef { name: "here".to_owned() }, &selection);
+        let made = |line: &str| {
+            let Command::Backup(wanted) = Cli::parse_from(line.split(' ')).command else { unreachable!() };
+            let at = "2026-11-20T10:15:07Z".parse().unwrap();
+            let made = object(&name("shop", at), &wanted, LocationRef { name: "here".to_owned() });
+            serde_json::to_value(made).unwrap()
+        };
         let wanted = json!({
             "apiVersion": "pelorus.dev/v1alpha1", "kind": "MySQLDump",
             "metadata": {"name": "shop-20261120101507", "labels": {"pelorus.dev/cluster": "shop"}},
             "spec": {"clusterRef": {"name": "shop"}, "locationRef": {"name": "here"}, "method": "Logical",
                      "schemas": ["a"], "excludeTables": ["a.b"]},
         });
-        assert_eq!(serde_json::to_value(made).unwrap(), wanted);
+        assert_eq!(made("kubectl-pelorus backup shop --schemas a --exclude-tables a.b"), wanted);
+        let physical = made("kubectl-pelorus backup shop --physical --verify");
+        assert_eq!(physical["spec"]["method"], "Physical");
+        assert_eq!(physical["spec"]["verify"], true);
     }
 
     #[test]
