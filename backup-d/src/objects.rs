@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use common::crd::MySQLDump;
+use common::daemon::Complaint;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -15,7 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::controller::Error;
 
@@ -27,10 +28,11 @@ pub async fn drive<K: Resource<DynamicType = ()>>(
     looks: impl Stream<Item = Result<(ObjectRef<K>, Action), RunError<Error, watcher::Error>>>,
     token: CancellationToken,
 ) {
+    let complaint = Complaint::default();
     let looks = looks.for_each(async |outcome| match outcome {
         Ok((object, action)) => debug!(name = object.name, ?action, "looked"),
         Err(RunError::ObjectNotFound(_) | RunError::ReconcilerFailed(..)) => {}
-        Err(error) => warn!(%error, "a watch failed and is tried again"),
+        Err(error) => complaint.about(&K::plural(&()), &error),
     });
     token.run_until_cancelled(looks).await;
 }

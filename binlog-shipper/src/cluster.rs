@@ -9,6 +9,7 @@
 //! begins anew from what the archive has.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,8 @@ struct Loop {
     labels: metrics::Cluster,
     /// The gap that was told last.
     gap: GtidSet,
+    /// Our conditions could not be written the last time.
+    unwritten: AtomicBool,
     /// What can be restored, as it was proven last. A part of each report: apply takes away what is left out.
     restorable: Mutex<Option<Restorable>>,
 }
@@ -166,7 +169,8 @@ impl Loop {
         let labels = metrics::Cluster { namespace: namespace.clone(), cluster: name.clone() };
         let restorable = Mutex::new(cluster.status.as_ref().and_then(|status| status.restorable.clone()));
         let uid = cluster.uid().unwrap_or_default();
-        Self { context, namespace, name, uid, labels, gap: GtidSet::default(), restorable }
+        let (gap, unwritten) = (GtidSet::default(), AtomicBool::new(false));
+        Self { context, namespace, name, uid, labels, gap, unwritten, restorable }
     }
 
     /// Nothing of it is kept: who ships it next begins from what the archive has.
@@ -355,7 +359,7 @@ impl Loop {
             match timeout(CALL, apply).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
-                    warn!(%error, binlog = name, "a MySQLBinlog was not written");
+                    info!(%error, binlog = name, "a MySQLBinlog was not written");
                     return false;
                 }
                 Err(_) => return false,
@@ -390,10 +394,17 @@ impl Loop {
         let api: Api<MySQLCluster> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let parameters = PatchParams::apply(MANAGER).force();
         match timeout(CALL, api.patch_status(&self.name, &parameters, &Patch::Apply(&patch))).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => self.unwritten.store(false, Ordering::Relaxed),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {}
-            Ok(Err(error)) => warn!(%error, "the condition was not written"),
-            Err(_) => warn!("the condition was not written: no answer"),
+            Ok(Err(error)) => self.not_written(&error),
+            Err(_) => self.not_written(&"no answer"),
+        }
+    }
+
+    /// Once in an outage, which may last: it is tried again every two seconds.
+    fn not_written(&self, error: &dyn std::fmt::Display) {
+        if !self.unwritten.swap(true, Ordering::Relaxed) {
+            warn!(%error, "the condition was not written");
         }
     }
 

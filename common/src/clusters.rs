@@ -7,9 +7,9 @@ use futures::{Stream, StreamExt};
 use kube::ResourceExt;
 use kube::runtime::watcher;
 use tokio::sync::watch;
-use tracing::warn;
 
 use crate::crd::MySQLCluster;
+use crate::daemon::Complaint;
 
 /// Starts `run` for each cluster that the watch tells of, with a channel that holds its newest state and closes when the cluster
 /// is gone. `run` must not wait: it spawns.
@@ -18,6 +18,7 @@ pub async fn each(
     mut run: impl FnMut(watch::Receiver<Arc<MySQLCluster>>),
 ) {
     let mut events = std::pin::pin!(events);
+    let complaint = Complaint::default();
     let mut running: HashMap<String, watch::Sender<Arc<MySQLCluster>>> = HashMap::new();
     let mut listed: Option<Vec<String>> = None;
     while let Some(event) = events.next().await {
@@ -46,7 +47,7 @@ pub async fn each(
             Ok(watcher::Event::Delete(cluster)) => {
                 running.remove(&cluster.uid().unwrap_or_default());
             }
-            Err(error) => warn!(%error, "watch of clusters broke"),
+            Err(error) => complaint.about("clusters", &error),
         }
     }
 }

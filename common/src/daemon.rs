@@ -1,7 +1,7 @@
 //! What every controller's `main` needs: a client for watches, and a life under a Lease that ends by signal.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
@@ -28,6 +28,8 @@ const WATCH: u32 = 30;
 /// The same for a call whose connection has died while it was not used, a new watch among them.
 const READ_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// Pace of complaints about watches that fail.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// What is left of the work has so long to come to an end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,21 @@ impl Iterator for Patience {
 impl Backoff for Patience {
     fn reset(&mut self) {
         self.0 = 0;
+    }
+}
+
+/// Says that a watch failed, but not more often than each ten seconds: in an outage several fail each second.
+#[derive(Debug, Default)]
+pub struct Complaint(Mutex<Option<Instant>>);
+
+impl Complaint {
+    /// Of a watch of this.
+    pub fn about(&self, watch: &str, error: &dyn std::fmt::Display) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= COMPLAINTS) {
+            *told = Some(Instant::now());
+            warn!(%error, watch, "a watch failed and is tried again");
+        }
     }
 }
 

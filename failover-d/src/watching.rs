@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
-use tracing::warn;
 
 use crate::decide::Name;
 use crate::memory::PodFacts;
@@ -56,6 +55,7 @@ pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
     let config = daemon::watching().labels(LABEL_CLUSTER);
     let mut events = std::pin::pin!(watcher(api, config).backoff(daemon::Patience::default()));
     let mut known = ByCluster::new();
+    let complaint = daemon::Complaint::default();
     let mut listing = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
@@ -92,7 +92,7 @@ pub async fn pods(api: Api<Pod>, sender: watch::Sender<Pods>) {
                 }
             }
             Err(error) => {
-                warn!(%error, "watch of pods broke");
+                complaint.about("pods", &error);
                 continue;
             }
         }

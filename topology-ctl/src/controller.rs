@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::crd::{MySQLCluster, MySQLClusterStatus, OperationPhase};
-use common::daemon::{Patience, everywhere, watching};
+use common::daemon::{Complaint, Patience, everywhere, watching};
 use common::events::Events;
 use common::instance::Epoch;
 use common::names;
@@ -109,20 +109,16 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
             touched_by_policy(key(&object))
         })
         .graceful_shutdown_on(async move { stop.cancelled().await });
+    let complaint = Complaint::default();
     controller
         .run(reconcile, error_policy, Arc::clone(&context))
-        .for_each(|outcome| {
-            let context = Arc::clone(&context);
-            async move {
-                match outcome {
-                    Ok((object, action)) => debug!(cluster = %object.name, ?action, "looked"),
-                    Err(RunError::ObjectNotFound(object)) => gone(&context, &object),
-                    // Logged where the pause is decided.
-                    Err(RunError::ReconcilerFailed(..)) => {}
-                    Err(error @ (RunError::QueueError(_) | RunError::RunnerError(_))) => {
-                        warn!(%error, "a watch failed and is tried again");
-                    }
-                }
+        .for_each(async |outcome| match outcome {
+            Ok((object, action)) => debug!(cluster = %object.name, ?action, "looked"),
+            Err(RunError::ObjectNotFound(object)) => gone(&context, &object),
+            // Logged where the pause is decided.
+            Err(RunError::ReconcilerFailed(..)) => {}
+            Err(error @ (RunError::QueueError(_) | RunError::RunnerError(_))) => {
+                complaint.about("clusters and what is theirs", &error);
             }
         })
         .await;
