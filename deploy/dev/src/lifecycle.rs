@@ -12,7 +12,8 @@ use std::{
     time::Instant,
 };
 
-use tracing::info;
+use nix::sys::statvfs::statvfs;
+use tracing::{info, warn};
 
 use crate::{
     addons, build,
@@ -46,6 +47,7 @@ pub fn up(cluster: &Cluster, options: &NodeOptions) -> Result<()> {
     let artifacts = build::ensure(&cluster.paths)?;
     let _lock = lock(&cluster.paths)?;
     claim(&cluster.paths.state)?;
+    look_at_the_disk(&cluster.paths.state);
     host::remember(&cluster.paths)?;
     options.save(&cluster.paths)?;
     pki::ensure(&cluster.paths)?;
@@ -88,6 +90,19 @@ fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = work()?;
     info!("{what} ready after {:.1} s", started.elapsed().as_secs_f64());
     Ok(result)
+}
+
+/// Clusters of the suite need so much for their volumes, and compilers beside them.
+const ROOM: u64 = 8 << 30;
+
+/// Says so when the disk is nearly full: what fails then fails in strange ways.
+fn look_at_the_disk(folder: &Path) {
+    let free = statvfs(folder).map(|stat| stat.blocks_available() * stat.fragment_size());
+    if let Ok(free) = free
+        && free < ROOM
+    {
+        warn!("only {} MiB are free on the disk of {}", free >> 20, folder.display());
+    }
 }
 
 fn need_root() -> Result<()> {

@@ -235,9 +235,9 @@ fn kubelet_config(paths: &Paths, node: Node) -> String {
         "clusterDNS": [DNS_SERVICE_IP],
         "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": format!("unix://{}", paths.containerd_socket(node).display()),
-        // Nothing can be pulled again, so nothing may be collected.
+        // Nothing can be pulled again, so nothing may be collected, least of all because others fill this machine's disk.
         "imageGCHighThresholdPercent": 100,
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "maxPods": 250,
         "resolvConf": paths.state.join("etc/resolv.conf"),
         "registerNode": true,
