@@ -47,7 +47,8 @@ pub use self::location::{
 pub use self::reference::{ClusterRef, LocationRef, SecretKeyRef, SecretRef};
 pub use self::schedule::{BackupRetention, MySQLBackupSchedule, MySQLBackupScheduleSpec, MySQLBackupScheduleStatus};
 pub use self::user::{
-    Grant, MySQLUser, MySQLUserSpec, MySQLUserStatus, OnDelete, RequiredTransport, Rotation, UserLimits,
+    Grant, MySQLUser, MySQLUserSpec, MySQLUserStatus, OnDelete, RequiredTransport, Revoke, Rotation, RoutineKind,
+    UserLimits,
 };
 
 /// The definitions of all kinds, as they are installed.

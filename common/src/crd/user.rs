@@ -37,7 +37,11 @@ use super::schema;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("an account is not renamed: make a new MySQLUser").reason(Reason::FieldValueForbidden)
+    validation = Rule::new("has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)").message("an account is not renamed: make a new MySQLUser").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("self.login == oldSelf.login").message("an account does not become a role, nor a role an account: make a new MySQLUser").reason(Reason::FieldValueForbidden),
+    validation = ("!has(self.defaultRoles) || self.defaultRoles.all(r, has(self.roles) && r in self.roles)", "defaultRoles are some of roles"),
+    validation = ("self.login || (!has(self.passwordSecretRef) && !has(self.rotation))", "a role has no password"),
+    validation = ("self.login || self.hosts == ['%']", "a role has the host % only")
 )]
 pub struct MySQLUserSpec {
     /// The cluster that the account lives in.
@@ -63,10 +67,33 @@ pub struct MySQLUserSpec {
     #[schemars(length(max = 128))]
     pub grants: Vec<Grant>,
 
-    /// Roles granted to the account, active at login.
+    /// Privileges of `*.*` that do not hold in a schema.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub revokes: Vec<Revoke>,
+
+    /// Allow privileges that reach beyond the data of one user: ALL, GRANT OPTION, CREATE USER, CREATE ROLE, DROP ROLE,
+    /// ROLE_ADMIN, SET_ANY_DEFINER and SYSTEM_USER on `*.*`.
+    #[serde(default)]
+    pub allow_administration: bool,
+
+    /// Roles granted to the account: names of MySQLUsers with `login: false`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 32)))]
     pub roles: Vec<String>,
+
+    /// Roles that are active at login, of those in `roles`. Absent: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 32)))]
+    pub default_roles: Option<Vec<String>>,
+
+    /// Whether anybody may log in as this account. When false, it is a role: no password, no Secret, granted to others.
+    #[serde(default = "yes")]
+    pub login: bool,
+
+    /// Keeps the account from logging in without changing anything else.
+    #[serde(default)]
+    pub locked: bool,
 
     /// Limits on the use of the account.
     #[serde(default)]
@@ -113,7 +140,8 @@ impl MySQLUser {
 #[schemars(transform = schema::alias_of_on)]
 #[x_kube(
     validation = ("has(self.on) != has(self.__true__)", "on says what the privileges hold for, once"),
-    validation = ("!has(self.columns) || size(self.columns) == 0 || !(has(self.on) ? self.on : has(self.__true__) ? self.__true__ : '').endsWith('*')", "columns need a table: on is schema.table")
+    validation = ("!has(self.columns) || size(self.columns) == 0 || !(has(self.on) ? self.on : has(self.__true__) ? self.__true__ : '').endsWith('*')", "columns need a table: on is schema.table"),
+    validation = ("!has(self.routine) || (!(has(self.on) ? self.on : has(self.__true__) ? self.__true__ : '').endsWith('*') && (!has(self.columns) || size(self.columns) == 0))", "a routine is schema.name, and has no columns")
 )]
 pub struct Grant {
     /// Privileges as in GRANT, upper case: SELECT, INSERT, CREATE VIEW, ...
@@ -127,6 +155,35 @@ pub struct Grant {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), inner(length(min = 1, max = 64)))]
     pub columns: Vec<String>,
+    /// What `on` names, when that is no table: Procedure, Function or Library.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routine: Option<RoutineKind>,
+}
+
+/// Stored programs that privileges can be held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RoutineKind {
+    /// A stored procedure.
+    Procedure,
+    /// A stored function.
+    Function,
+    /// A library of JavaScript (MySQL 9.2 and later).
+    Library,
+}
+
+/// Privileges that do not hold in one schema, although they are granted on `*.*`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::alias_of_on)]
+#[x_kube(validation = ("has(self.on) != has(self.__true__)", "on says where the privileges do not hold, once"))]
+pub struct Revoke {
+    /// Privileges that are granted on `*.*`, upper case.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 64), regex(pattern = "^[A-Z][A-Z_ ]*$")))]
+    pub privileges: Vec<String>,
+    /// The schema: `schema.*`; a name with a dot in backticks.
+    #[serde(alias = "true")]
+    #[schemars(length(min = 3, max = 200), regex(pattern = r"^([^.`]+|`([^`]|``)+`)\.\*$"))]
+    pub on: String,
 }
 
 /// Limits on the use of an account; 0 is no limit.
@@ -215,6 +272,10 @@ pub struct MySQLUserStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 fn any_host() -> Vec<String> {
