@@ -4,7 +4,11 @@
 //! [`STATIC`] is the one place that knows. What may be granted follows from what `pelorus_users` holds: nobody can grant
 //! what would break replication, stop a server or write around the binlog (docs/failover-protocol.md).
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+/// Protects an account from those that do not have it.
+const SYSTEM_USER: &str = "SYSTEM_USER";
 
 /// Name of a privilege as in GRANT, upper case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,7 +172,7 @@ const DYNAMIC: [(&str, Reach); 9] = [
     ("FLUSH_USER_RESOURCES", Plain),
     ("ROLE_ADMIN", Administration),
     ("SET_ANY_DEFINER", Administration),
-    ("SYSTEM_USER", Administration),
+    (SYSTEM_USER, Administration),
     ("XA_RECOVER_ADMIN", Plain),
 ];
 
@@ -290,9 +294,20 @@ pub fn all(level: Level) -> Vec<Privilege> {
         .filter(|known| known.name != Privilege::GRANT_OPTION && level.has(known))
         .filter(|known| level != Level::Global || known.reach != Withheld)
         .map(|known| known.name);
-    let dynamic = DYNAMIC.iter().map(|(name, _)| *name).filter(|name| *name != "SYSTEM_USER");
+    let dynamic = DYNAMIC.iter().map(|(name, _)| *name).filter(|name| *name != SYSTEM_USER);
     let dynamic = dynamic.filter(|_| level == Level::Global);
     fixed.chain(dynamic).map(|name| Privilege(name.to_owned())).collect()
+}
+
+/// Static privileges that mean nothing for a schema, in whose company others are revoked.
+const COMPANIONS: [&str; 6] =
+    ["CREATE ROLE", "DROP ROLE", "CREATE USER", "REPLICATION CLIENT", "SHOW DATABASES", "PROCESS"];
+
+/// What is revoked along with dynamic privileges that are revoked alone; none of `wanted`. The server refuses whom it keeps
+/// from a part of `mysql`, as it does `pelorus_users`, a REVOKE of nothing but dynamic privileges (error 3879, seen on
+/// 9.7.4), and takes it as soon as a static one is in it, held or not.
+pub(crate) fn companion(wanted: &BTreeSet<Privilege>) -> Option<Privilege> {
+    COMPANIONS.iter().map(|name| Privilege((*name).to_owned())).find(|privilege| !wanted.contains(privilege))
 }
 
 /// Whether `pelorus_users` can grant it and take it away.
@@ -367,6 +382,6 @@ mod tests {
         for privilege in all(Level::Global) {
             assert_eq!(declared(privilege.as_str(), Level::Global, true), Ok(privilege));
         }
-        assert!(!all(Level::Global).iter().any(|privilege| privilege.as_str() == "SYSTEM_USER"));
+        assert!(!all(Level::Global).iter().any(|privilege| privilege.as_str() == SYSTEM_USER));
     }
 }

@@ -102,6 +102,11 @@ pub fn wanted(object: &str, spec: &MySQLUserSpec) -> Result<Wanted, Vec<Invalid>
     }
     account.roles = roles.into_iter().map(|role| (role, Membership { admin: false })).collect();
     account.default_roles = default_roles;
+    let global = account.held(&Object::Global);
+    if global.iter().any(|privilege| privilege.as_str() == Privilege::GRANT_OPTION) {
+        // The server does not give it for the static ones alone.
+        account.passes_on = global.into_iter().filter(Privilege::is_dynamic).collect();
+    }
     keep_from_system_schema(&mut account, spec.allow_administration);
     account.normalise();
     if !check.found.is_empty() {
@@ -290,10 +295,6 @@ impl Check {
         };
         let Some(level) = objects.first().map(Object::level) else { return };
         let privileges = self.privileges(&format!("{field}.privileges"), &grant.privileges, level);
-        let passes_on = level == Level::Global && privileges.iter().any(|name| name.as_str() == Privilege::GRANT_OPTION);
-        if passes_on {
-            account.passes_on.extend(privileges.iter().filter(|privilege| privilege.is_dynamic()).cloned());
-        }
         for object in objects {
             account.privileges.entry(object).or_default().extend(privileges.iter().cloned());
         }

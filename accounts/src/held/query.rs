@@ -25,8 +25,8 @@ pub(super) fn accounts(users: &BTreeSet<String>) -> String {
     // `IN ()` is no SQL; no account that is looked for has an empty name.
     let names = if names.is_empty() { "''".to_owned() } else { names.join(",") };
     let of = |column: &str| format!("{column} IN ({names})");
-    let login = "JSON_OBJECT('plugin',plugin,'hash',HEX(authentication_string),'expired',password_expired='Y',\
-                 'locked',account_locked='Y','ssl',ssl_type,'queries',max_questions,'updates',max_updates,\
+    let login = "JSON_OBJECT('plugin',plugin,'hash',HEX(authentication_string),'expired',password_expired,\
+                 'locked',account_locked,'ssl',ssl_type,'queries',max_questions,'updates',max_updates,\
                  'connections',max_connections,'user_connections',max_user_connections,'lifetime',password_lifetime,\
                  'changed',UNIX_TIMESTAMP(password_last_changed),'attributes',User_attributes)";
     let parts = [

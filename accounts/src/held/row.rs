@@ -22,8 +22,8 @@ pub(super) type Row = (String, String, String, String, String, String, String);
 struct User {
     plugin: String,
     hash: Option<String>,
-    expired: u8,
-    locked: u8,
+    expired: String,
+    locked: String,
     ssl: String,
     queries: u32,
     updates: u32,
@@ -116,7 +116,7 @@ fn held(name: Name, json: &str, global: &str) -> Result<Held> {
             connections: user.connections,
             user_connections: user.user_connections,
         },
-        locked: user.locked != 0,
+        locked: user.locked == "Y",
         lifetime: user.lifetime,
         attempts: (attributes.locking.failed_login_attempts, attributes.locking.password_lock_time_days),
     };
@@ -130,7 +130,7 @@ fn held(name: Name, json: &str, global: &str) -> Result<Held> {
         attributes.metadata.get(KEY).and_then(|mark| serde_json::from_value(mark.clone()).ok());
     let credential = Credential {
         plugin: user.plugin,
-        expired: user.expired != 0,
+        expired: user.expired == "Y",
         primary: Hash::held(primary),
         secondary: attributes.additional_password.map(|hash| Hash::held(hash.into_bytes())),
         changed_at: user.changed.map(|changed| second(Some(changed))).transpose()?,

@@ -6,13 +6,14 @@
 //!   privilege of `*.*` goes, the schema's is granted after that.
 //! - REVOKE for a schema of a privilege that is held on `*.*` makes a partial revoke: what `*.*` includes is left to
 //!   stand below it (and left out of both sides, see [`crate::model`]).
-//! - REVOKE GRANT OPTION on `*.*` takes it from dynamic privileges too.
+//! - GRANT OPTION on `*.*` is given to and taken from dynamic privileges too.
+//! - REVOKE of dynamic privileges alone is refused: see [`companion`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Draft, Kind, Phase};
 use crate::model::{Account, Object, SYSTEM_SCHEMA};
-use crate::privilege::{Privilege, is_given, is_kept_from_system_schema};
+use crate::privilege::{Privilege, companion, is_given, is_kept_from_system_schema};
 use crate::statement::{Action, Privileges};
 use common::sql::Account as Name;
 
@@ -43,7 +44,10 @@ pub(super) fn compare(wanted: &Account, held: &Account, draft: &mut Draft) {
         }
     }
     global(wanted, held, &mut grants, &mut revokes, draft);
-    for (on, privileges) in revokes {
+    for (on, mut privileges) in revokes {
+        if on == Object::Global && privileges.keys().all(Privilege::is_dynamic) {
+            privileges.extend(companion(&wanted.held(&Object::Global)).map(|one| (one, BTreeSet::new())));
+        }
         let phase = if matches!(on, Object::Table(..)) { Phase::RevokeFirst } else { Phase::Revoke };
         draft.step(phase, name, Action::Revoke { on, privileges });
     }
@@ -126,16 +130,8 @@ fn global(wanted: &Account, held: &Account, grants: &mut Changes, revokes: &mut 
     }
     if let Some(missing) = grants.get_mut(&Object::Global) {
         missing.retain(|privilege, _| !passed.contains_key(privilege));
-        // In one statement with GRANT OPTION they would get it.
-        let with_option = missing.keys().any(|privilege| privilege.as_str() == Privilege::GRANT_OPTION);
-        let plain: Privileges =
-            missing.iter().filter(|(one, _)| with_option && one.is_dynamic()).map(|(one, all)| (one.clone(), all.clone())).collect();
-        missing.retain(|privilege, _| !plain.contains_key(privilege));
         if missing.is_empty() {
             grants.remove(&Object::Global);
-        }
-        if !plain.is_empty() {
-            draft.step(Phase::Grant, name, Action::Grant { on: Object::Global, privileges: plain, passes_on: false });
         }
     }
     if !passed.is_empty() {
