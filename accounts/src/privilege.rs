@@ -304,8 +304,8 @@ const COMPANIONS: [&str; 6] =
     ["CREATE ROLE", "DROP ROLE", "CREATE USER", "REPLICATION CLIENT", "SHOW DATABASES", "PROCESS"];
 
 /// What is revoked along with dynamic privileges that are revoked alone; none of `wanted`. The server refuses whom it keeps
-/// from a part of `mysql`, as it does `pelorus_users`, a REVOKE of nothing but dynamic privileges (error 3879, seen on
-/// 9.7.4), and takes it as soon as a static one is in it, held or not.
+/// from a part of `mysql`, as it does `pelorus_users`, a REVOKE of nothing but dynamic privileges and GRANT OPTION (error
+/// 3879, seen on 9.7.4), and takes it as soon as another one is in it, held or not.
 pub(crate) fn companion(wanted: &BTreeSet<Privilege>) -> Option<Privilege> {
     COMPANIONS.iter().map(|name| Privilege((*name).to_owned())).find(|privilege| !wanted.contains(privilege))
 }

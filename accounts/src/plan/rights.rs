@@ -6,7 +6,9 @@
 //!   privilege of `*.*` goes, the schema's is granted after that.
 //! - REVOKE for a schema of a privilege that is held on `*.*` makes a partial revoke: what `*.*` includes is left to
 //!   stand below it (and left out of both sides, see [`crate::model`]).
-//! - GRANT OPTION on `*.*` is given to and taken from dynamic privileges too.
+//! - GRANT OPTION on `*.*` is given to dynamic privileges too, and REVOKE GRANT OPTION takes it from them in the tables but
+//!   not in the server's memory, where they stay for ever from then on (seen on 9.7.4): who loses it loses these
+//!   privileges in the same statement and gets them anew.
 //! - REVOKE of dynamic privileges alone is refused: see [`companion`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +47,8 @@ pub(super) fn compare(wanted: &Account, held: &Account, draft: &mut Draft) {
     }
     global(wanted, held, &mut grants, &mut revokes, draft);
     for (on, mut privileges) in revokes {
-        if on == Object::Global && privileges.keys().all(Privilege::is_dynamic) {
+        let alone = |one: &Privilege| one.is_dynamic() || one.as_str() == Privilege::GRANT_OPTION;
+        if on == Object::Global && privileges.keys().all(alone) {
             privileges.extend(companion(&wanted.held(&Object::Global)).map(|one| (one, BTreeSet::new())));
         }
         let phase = if matches!(on, Object::Table(..)) { Phase::RevokeFirst } else { Phase::Revoke };
@@ -107,13 +110,11 @@ fn is_restricted(held: &Account, on: &Object, privilege: &Privilege) -> bool {
 /// Dynamic privileges, which carry the right to pass them on each for itself.
 fn global(wanted: &Account, held: &Account, grants: &mut Changes, revokes: &mut Changes, draft: &mut Draft) {
     let name = &wanted.name;
-    let option = |account: &Account| account.held(&Object::Global).iter().any(|one| one.as_str() == Privilege::GRANT_OPTION);
-    let loses_option = option(held) && !option(wanted);
     let have = held.held(&Object::Global);
     // Held with the right, wanted without: only taken away together.
     for privilege in held.passes_on.difference(&wanted.passes_on) {
         let wants = wanted.held(&Object::Global).contains(privilege);
-        if !wants || loses_option || !is_given(privilege) {
+        if !wants || !is_given(privilege) {
             continue;
         }
         draft.find(name, Kind::Extra, format!("GRANT OPTION for {privilege} on *.*"));
