@@ -85,7 +85,8 @@ pub async fn read(session: &mut Session, users: &BTreeSet<String>) -> Result<Sna
 pub async fn marked(session: &mut Session, cluster: &str, after: Option<&Name>) -> Result<Vec<(Name, Mark)>> {
     let rows: Vec<(String, String, String)> = session.rows(&query::marked(cluster, after), READ_WITHIN).await?;
     let parsed = rows.into_iter().map(|(user, host, mark)| {
-        let mark = serde_json::from_str(&mark).map_err(|error| Error::Held(format!("the mark of {user}@{host}: {error}")))?;
+        let mark =
+            serde_json::from_str(&mark).map_err(|error| Error::Held(format!("the mark of {user}@{host}: {error}")))?;
         Ok((Name::new(user, host)?, mark))
     });
     parsed.collect()

@@ -51,7 +51,11 @@ fn network(address: &str, mask: &str) -> Result<(), &'static str> {
         bits
     };
     // The server compares (client & mask) with the address as it stands.
-    if u32::from(address) & !bits == 0 { Ok(()) } else { Err("it never matches: the address has bits outside of the network") }
+    if u32::from(address) & !bits == 0 {
+        Ok(())
+    } else {
+        Err("it never matches: the address has bits outside of the network")
+    }
 }
 
 #[cfg(test)]

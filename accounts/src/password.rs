@@ -146,43 +146,43 @@ impl Known {
 
 /// SHA-crypt with SHA-256; the comments are the steps of its description.
 fn crypt(password: &[u8], salt: &[u8], rounds: u32) -> Vec<u8> {
-    // 4 to 8: digest B.
-    let b = Sha256::new().chain_update(password).chain_update(salt).chain_update(password).finalize();
-    // 1 to 3, 9 to 12: digest A.
-    let mut a = Sha256::new().chain_update(password).chain_update(salt);
     let repeated = |digest: &[u8], length: usize| digest.iter().copied().cycle().take(length).collect::<Vec<u8>>();
-    a.update(repeated(&b, password.len()));
+    // 4 to 8: digest B.
+    let second = Sha256::new().chain_update(password).chain_update(salt).chain_update(password).finalize();
+    // 1 to 3, 9 to 12: digest A.
+    let mut first = Sha256::new().chain_update(password).chain_update(salt);
+    first.update(repeated(&second, password.len()));
     let mut length = password.len();
     while length > 0 {
-        if length & 1 == 1 { a.update(b) } else { a.update(password) }
+        first.update(if length & 1 == 1 { second.as_ref() } else { password });
         length >>= 1;
     }
-    let a = a.finalize();
+    let first = first.finalize();
     // 13 to 16: the sequence P.
-    let mut dp = Sha256::new();
+    let mut digest = Sha256::new();
     for _ in 0..password.len() {
-        dp.update(password);
+        digest.update(password);
     }
-    let p = repeated(&dp.finalize(), password.len());
+    let passwords = repeated(&digest.finalize(), password.len());
     // 17 to 20: the sequence S.
-    let mut ds = Sha256::new();
-    for _ in 0..16 + usize::from(a.first().copied().unwrap_or_default()) {
-        ds.update(salt);
+    let mut digest = Sha256::new();
+    for _ in 0..16 + usize::from(first.first().copied().unwrap_or_default()) {
+        digest.update(salt);
     }
-    let s = repeated(&ds.finalize(), salt.len());
+    let salts = repeated(&digest.finalize(), salt.len());
     // 21: the rounds.
-    let mut last = a;
+    let mut last = first;
     for round in 0..rounds {
-        let mut c = Sha256::new();
-        if round % 2 == 1 { c.update(&p) } else { c.update(last) }
+        let (before, after) =
+            if round % 2 == 1 { (passwords.as_slice(), last.as_ref()) } else { (last.as_ref(), passwords.as_slice()) };
+        let mut digest = Sha256::new().chain_update(before);
         if round % 3 != 0 {
-            c.update(&s);
+            digest.update(&salts);
         }
         if round % 7 != 0 {
-            c.update(&p);
+            digest.update(&passwords);
         }
-        if round % 2 == 1 { c.update(last) } else { c.update(&p) }
-        last = c.finalize();
+        last = digest.chain_update(after).finalize();
     }
     digits(&last)
 }

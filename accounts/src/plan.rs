@@ -195,7 +195,8 @@ pub fn plan(wanted: &Wanted, held: &BTreeMap<Name, Held>, context: &Context<'_>,
         }
         claims.insert(name.clone(), claim);
     }
-    for (name, _) in ours(held, context.mark).filter(|(name, _)| !wanted.accounts.iter().any(|one| one.name == **name)) {
+    for (name, _) in ours(held, context.mark).filter(|(name, _)| !wanted.accounts.iter().any(|one| one.name == **name))
+    {
         draft.find(name, Kind::Extra, "the account: its host is not declared any more");
         draft.step(Phase::Drop, name, Action::Drop);
     }
@@ -210,10 +211,14 @@ pub fn farewell(held: &BTreeMap<Name, Held>, mark: &Mark, on_delete: OnDelete) -
             OnDelete::Drop => (Phase::Drop, Action::Drop),
             OnDelete::Keep => (Phase::Alter, Action::Alter { login: None, attribute: Some(Mark::none()) }),
         };
-        draft.find(name, Kind::Extra, match on_delete {
-            OnDelete::Drop => "the account: its MySQLUser is deleted",
-            OnDelete::Keep => "the mark of the account: its MySQLUser is deleted",
-        });
+        draft.find(
+            name,
+            Kind::Extra,
+            match on_delete {
+                OnDelete::Drop => "the account: its MySQLUser is deleted",
+                OnDelete::Keep => "the mark of the account: its MySQLUser is deleted",
+            },
+        );
         draft.step(phase, name, action);
     }
     draft.finish(&BTreeMap::new(), BTreeMap::new())

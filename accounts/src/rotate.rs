@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::crd::{MySQLUserSpec, Rotation};
+use common::crd::MySQLUserSpec;
 use common::mysql::Password;
 use common::sql::Account as Name;
 use jiff::Timestamp;
@@ -69,7 +69,7 @@ impl Policy {
     /// As declared.
     pub fn of(spec: &MySQLUserSpec) -> Self {
         let rotation = spec.rotation.clone();
-        let overlap = rotation.clone().unwrap_or_else(Rotation::default).overlap;
+        let overlap = rotation.clone().unwrap_or_default().overlap;
         Self {
             generated: spec.password_secret_ref.is_none(),
             every: rotation.map(|rotation| Duration::from_millis(rotation.every.as_millis())),

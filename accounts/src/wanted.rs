@@ -48,7 +48,9 @@ pub enum Reason {
     #[error("{0} belongs to MySQL and Pelorus")]
     Reserved(String),
     /// No `*.*`, `schema.*` or `schema.name`.
-    #[error("{0:?} is neither *.* nor schema.* nor schema.name: a name with a dot, a backtick or a star goes in backticks")]
+    #[error(
+        "{0:?} is neither *.* nor schema.* nor schema.name: a name with a dot, a backtick or a star goes in backticks"
+    )]
     Target(String),
     /// Anything else.
     #[error("{0}")]
@@ -308,7 +310,9 @@ impl Check {
                     Level::Global if !self.administration => {
                         self.refuse(field, Refusal::NeedsFlag("ALL on *.*".to_owned()));
                     }
-                    Level::Column => self.refuse(field, Reason::Other("ALL cannot be had for columns: name the privileges")),
+                    Level::Column => {
+                        self.refuse(field, Reason::Other("ALL cannot be had for columns: name the privileges"));
+                    }
                     Level::Global | Level::Schema | Level::Table | Level::Routine => {
                         privileges.extend(privilege::all(level));
                     }

@@ -39,7 +39,8 @@ async fn hostile_names_read_back_as_declared() {
             Identifier::new(table.as_str()).unwrap().quoted(),
             Identifier::new(column.as_str()).unwrap().quoted()
         );
-        let schema_is_new = database::apply(&mut session, &database::wanted(&schema, &of_schema()).unwrap(), WITHIN).await;
+        let schema_is_new =
+            database::apply(&mut session, &database::wanted(&schema, &of_schema()).unwrap(), WITHIN).await;
         assert!(schema_is_new.unwrap());
         session.exec(&made, WITHIN).await.unwrap();
         let on = format!("{}.{}", backticked(&schema), backticked(&table));
@@ -67,7 +68,9 @@ fn of_schema() -> common::crd::MySQLDatabaseSpec {
 #[tokio::test]
 async fn names_of_schemas_are_no_patterns() {
     let mysqld = start(Options::default());
-    mysqld.sql("CREATE DATABASE `a_b`; CREATE DATABASE `axb`; CREATE TABLE a_b.t(i INT); CREATE TABLE axb.t(i INT)").unwrap();
+    mysqld
+        .sql("CREATE DATABASE `a_b`; CREATE DATABASE `axb`; CREATE TABLE a_b.t(i INT); CREATE TABLE axb.t(i INT)")
+        .unwrap();
     let mut session = session(&mysqld).await;
     settled(&mut session, &want("app", &json!({"grants": [{"on": "a_b.*", "privileges": ["SELECT"]}]}))).await;
     let mut app = support::login(&mysqld, "app", support::PASSWORD).await.unwrap();
@@ -122,19 +125,28 @@ fn names_that_would_mean_something_else_are_refused() {
         ("app", json!({"grants": [{"on": "shop.*", "privileges": ["SELECT"], "columns": ["id"]}]})),
         ("app", json!({"grants": [{"on": "shop.*", "privileges": ["EXECUTE"], "routine": "Procedure"}]})),
         ("app", json!({"revokes": [{"on": "shop.*", "privileges": ["SELECT"]}]})),
-        ("app", json!({"grants": [{"on": "*.*", "privileges": ["SELECT"]}], "revokes": [{"on": "*.*", "privileges": ["SELECT"]}]})),
+        (
+            "app",
+            json!({"grants": [{"on": "*.*", "privileges": ["SELECT"]}], "revokes": [{"on": "*.*", "privileges": ["SELECT"]}]}),
+        ),
     ] {
         let refused = accounts::wanted(user, &spec(&json)).unwrap_err();
         assert!(refused.iter().all(|invalid| invalid.field.starts_with("spec.")), "{refused:?}");
         assert_eq!(refused.len(), 1, "{user:?} {json}: {refused:?}");
     }
     // All at once, each with its place.
-    let refused = accounts::wanted("app", &spec(&json!({"roles": ["root"], "grants": [
+    let refused = accounts::wanted(
+        "app",
+        &spec(&json!({"roles": ["root"], "grants": [
         {"on": "shop.*", "privileges": ["SELECT"]}, {"on": "mysql.*", "privileges": ["SELECT"]},
-        {"on": "shop.*", "privileges": ["SELEKT", "SUPER"]}]})))
+        {"on": "shop.*", "privileges": ["SELEKT", "SUPER"]}]})),
+    )
     .unwrap_err();
     let fields: Vec<&str> = refused.iter().map(|invalid| invalid.field.as_str()).collect();
-    assert_eq!(fields, ["spec.roles[0]", "spec.grants[1].on", "spec.grants[2].privileges", "spec.grants[2].privileges"]);
+    assert_eq!(
+        fields,
+        ["spec.roles[0]", "spec.grants[1].on", "spec.grants[2].privileges", "spec.grants[2].privileges"]
+    );
 }
 
 fn grant(on: &str, privilege: &str) -> Value {

@@ -110,7 +110,13 @@ async fn a_rotation_has_no_gap() {
 
 #[tokio::test]
 async fn no_password_is_anywhere_in_clear() {
-    let mysqld = start(Options::default().arg("--general-log=ON").arg("--log-raw=OFF").arg("--slow-query-log=ON").arg("--long-query-time=0"));
+    let mysqld = start(
+        Options::default()
+            .arg("--general-log=ON")
+            .arg("--log-raw=OFF")
+            .arg("--slow-query-log=ON")
+            .arg("--long-query-time=0"),
+    );
     let mut session = session(&mysqld).await;
     settled(&mut session, &want("app", &json!({"hosts": ["%", "localhost"]}))).await;
     let name = Name::anywhere("app").unwrap();
@@ -121,7 +127,10 @@ async fn no_password_is_anywhere_in_clear() {
     assert!(!shown.contains("2441") && !shown.contains("canary"), "{shown}");
     // As the performance schema shows the statements of this session.
     let history: Vec<(String,)> = session
-        .rows("SELECT SQL_TEXT FROM performance_schema.events_statements_history WHERE SQL_TEXT LIKE '%IDENTIFIED%'", WITHIN)
+        .rows(
+            "SELECT SQL_TEXT FROM performance_schema.events_statements_history WHERE SQL_TEXT LIKE '%IDENTIFIED%'",
+            WITHIN,
+        )
         .await
         .unwrap();
     assert!(!history.is_empty());

@@ -1,6 +1,6 @@
 //! What is declared is what a real server reports, for every level; what drifts is named and put back.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;
 
@@ -19,7 +19,10 @@ async fn every_level_reads_back_as_declared() {
     }
     for (user, spec) in [
         ("plain", json!({})),
-        ("global", json!({"grants": [{"on": "*.*", "privileges": ["SELECT", "INSERT", "EVENT", "PROCESS", "FLUSH_TABLES"]}]})),
+        (
+            "global",
+            json!({"grants": [{"on": "*.*", "privileges": ["SELECT", "INSERT", "EVENT", "PROCESS", "FLUSH_TABLES"]}]}),
+        ),
         ("everything", json!({"allowAdministration": true, "grants": [{"on": "*.*", "privileges": ["ALL"]}]})),
         (
             "passing",
@@ -27,8 +30,14 @@ async fn every_level_reads_back_as_declared() {
                 {"on": "*.*", "privileges": ["SELECT", "GRANT OPTION", "FLUSH_STATUS", "SYSTEM_USER"]},
                 {"on": "*.*", "privileges": ["FLUSH_TABLES"]}]}),
         ),
-        ("schema", json!({"grants": [{"on": "shop.*", "privileges": ["ALL", "GRANT OPTION"]}, {"on": "not_there.*", "privileges": ["SELECT"]}]})),
-        ("both", json!({"grants": [{"on": "*.*", "privileges": ["SELECT"]}, {"on": "shop.*", "privileges": ["SELECT", "DELETE"]}]})),
+        (
+            "schema",
+            json!({"grants": [{"on": "shop.*", "privileges": ["ALL", "GRANT OPTION"]}, {"on": "not_there.*", "privileges": ["SELECT"]}]}),
+        ),
+        (
+            "both",
+            json!({"grants": [{"on": "*.*", "privileges": ["SELECT"]}, {"on": "shop.*", "privileges": ["SELECT", "DELETE"]}]}),
+        ),
         ("table", json!({"grants": [{"on": "shop.orders", "privileges": ["ALL"]}]})),
         (
             "column",
@@ -141,7 +150,9 @@ async fn drift_is_named_and_put_back() {
     // The extra host, with the mark.
     let fewer = want("app", &json!({}));
     let applied = settled(&mut session, &fewer).await;
-    assert!(found(&applied).contains(&"app@localhost: extra: the account: its host is not declared any more".to_owned()));
+    assert!(
+        found(&applied).contains(&"app@localhost: extra: the account: its host is not declared any more".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -218,7 +229,10 @@ async fn one_grant_that_cannot_be_does_not_hold_up_the_others() {
     let applied = applied(&mut session, &wanted).await;
     assert_eq!(applied.failures.len(), 1);
     assert!(applied.failures.iter().all(accounts::Failure::is_missing_object), "{:?}", applied.failures);
-    assert_eq!(applied.left.iter().map(ToString::to_string).collect::<Vec<_>>(), ["app@%: missing: SELECT on shop.later"]);
+    assert_eq!(
+        applied.left.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["app@%: missing: SELECT on shop.later"]
+    );
     mysqld.sql("CREATE TABLE shop.later(a INT)").unwrap();
     settled(&mut session, &wanted).await;
     // A table that went keeps its grants, in the server too.

@@ -27,17 +27,12 @@ pub(super) fn accounts(users: &BTreeSet<String>) -> String {
     let of = |column: &str| format!("{column} IN ({names})");
     let login = "JSON_OBJECT('plugin',plugin,'hash',HEX(authentication_string),'expired',password_expired,\
                  'locked',account_locked,'ssl',ssl_type,'queries',max_questions,'updates',max_updates,\
-                 'connections',max_connections,'user_connections',max_user_connections,'lifetime',password_lifetime,\
+                 'connections',max_connections,'at_one_time',max_user_connections,'lifetime',password_lifetime,\
                  'changed',UNIX_TIMESTAMP(password_last_changed),'attributes',User_attributes)";
     let parts = [
         "SELECT 'server','','',CAST(UNIX_TIMESTAMP() AS CHAR),CAST(@@GLOBAL.partial_revokes AS CHAR),'',''".to_owned(),
         part("user", ["User", "Host", login, &listed(Level::Global), "''", "''"], "mysql.user", &of("User")),
-        part(
-            "dynamic",
-            ["USER", "HOST", "PRIV", "WITH_GRANT_OPTION", "''", "''"],
-            "mysql.global_grants",
-            &of("USER"),
-        ),
+        part("dynamic", ["USER", "HOST", "PRIV", "WITH_GRANT_OPTION", "''", "''"], "mysql.global_grants", &of("USER")),
         part("schema", ["User", "Host", "Db", &listed(Level::Schema), "''", "''"], "mysql.db", &of("User")),
         part("table", ["User", "Host", "Db", "Table_name", "Table_priv", "''"], "mysql.tables_priv", &of("User")),
         part(

@@ -28,7 +28,7 @@ struct User {
     queries: u32,
     updates: u32,
     connections: u32,
-    user_connections: u32,
+    at_one_time: u32,
     lifetime: Option<u16>,
     changed: Option<f64>,
     attributes: Option<Attributes>,
@@ -84,7 +84,9 @@ pub(super) fn snapshot(rows: Vec<Row>) -> Result<Snapshot> {
         let Some(held) = accounts.get_mut(&name) else { continue };
         right(&mut held.account, &kind, [a, b, c, d])?;
     }
-    accounts.values_mut().for_each(|held| held.account.normalise());
+    for held in accounts.values_mut() {
+        held.account.normalise();
+    }
     let at = at.ok_or_else(|| Error::Held("the server did not tell the time".to_owned()))?;
     Ok(Snapshot { at, accounts })
 }
@@ -114,7 +116,7 @@ fn held(name: Name, json: &str, global: &str) -> Result<Held> {
             queries: user.queries,
             updates: user.updates,
             connections: user.connections,
-            user_connections: user.user_connections,
+            user_connections: user.at_one_time,
         },
         locked: user.locked == "Y",
         lifetime: user.lifetime,
@@ -126,8 +128,7 @@ fn held(name: Name, json: &str, global: &str) -> Result<Held> {
         account.revokes.insert(database, self::privileges(&privileges.join(","))?);
     }
     // A mark that cannot be read is nobody's.
-    let mark: Option<Mark> =
-        attributes.metadata.get(KEY).and_then(|mark| serde_json::from_value(mark.clone()).ok());
+    let mark: Option<Mark> = attributes.metadata.get(KEY).and_then(|mark| serde_json::from_value(mark.clone()).ok());
     let credential = Credential {
         plugin: user.plugin,
         expired: user.expired == "Y",

@@ -72,9 +72,7 @@ type Changes = BTreeMap<Object, Privileges>;
 
 fn add(changes: &mut Changes, object: &Object, privilege: &Privilege) {
     let (on, column) = match object {
-        Object::Column(schema, table, column) => {
-            (Object::Table(schema.clone(), table.clone()), Some(column.clone()))
-        }
+        Object::Column(schema, table, column) => (Object::Table(schema.clone(), table.clone()), Some(column.clone())),
         Object::Global | Object::Schema(_) | Object::Table(..) | Object::Routine(..) => (object.clone(), None),
     };
     let columns = changes.entry(on).or_default().entry(privilege.clone()).or_default();
@@ -93,12 +91,14 @@ fn stays(held: &Account, object: &Object, privilege: &Privilege) -> bool {
     match object {
         Object::Global => {
             let kept = held.revokes.get(SYSTEM_SCHEMA);
-            let everywhere = is_kept_from_system_schema(privilege) && !kept.is_some_and(|kept| kept.contains(privilege));
+            let everywhere =
+                is_kept_from_system_schema(privilege) && !kept.is_some_and(|kept| kept.contains(privilege));
             !is_given(privilege) || everywhere
         }
-        Object::Schema(schema) | Object::Table(schema, _) | Object::Column(schema, ..) | Object::Routine(_, schema, _) => {
-            schema == SYSTEM_SCHEMA && is_kept_from_system_schema(privilege)
-        }
+        Object::Schema(schema)
+        | Object::Table(schema, _)
+        | Object::Column(schema, ..)
+        | Object::Routine(_, schema, _) => schema == SYSTEM_SCHEMA && is_kept_from_system_schema(privilege),
     }
 }
 

@@ -152,10 +152,7 @@ fn drift_of_each_kind_is_named_and_repaired() {
                 {"on": "*.*", "privileges": ["SELECT"]},
                 {"on": "shop.orders", "privileges": ["UPDATE"], "columns": ["id"]}]})),
             &["app@%: extra: SELECT on *.*", "app@%: missing: SELECT on shop.*"],
-            vec![
-                format!("GRANT SELECT ON `shop`.* TO {us}"),
-                format!("REVOKE IF EXISTS SELECT ON *.* FROM {us}"),
-            ],
+            vec![format!("GRANT SELECT ON `shop`.* TO {us}"), format!("REVOKE IF EXISTS SELECT ON *.* FROM {us}")],
         ),
         // The restriction would swallow the grant.
         (
@@ -164,10 +161,7 @@ fn drift_of_each_kind_is_named_and_repaired() {
                 {"on": "shop.orders", "privileges": ["UPDATE"], "columns": ["id"]}],
                 "revokes": [{"on": "shop.*", "privileges": ["SELECT"]}]})),
             &["app@%: extra: SELECT on *.*", "app@%: missing: SELECT on shop.*"],
-            vec![
-                format!("REVOKE IF EXISTS SELECT ON *.* FROM {us}"),
-                format!("GRANT SELECT ON `shop`.* TO {us}"),
-            ],
+            vec![format!("REVOKE IF EXISTS SELECT ON *.* FROM {us}"), format!("GRANT SELECT ON `shop`.* TO {us}")],
         ),
     ] {
         let plan = planned(&wanted, &held_as(&want(there.clone()), Some(mark())));
@@ -195,7 +189,8 @@ fn what_pelorus_may_not_take_away_is_named_and_left() {
     let wanted = want(json!({}));
     let mut held = held_as(&wanted, Some(mark()));
     let account = &mut held.values_mut().next().unwrap().account;
-    let global: Vec<Privilege> = ["SUPER", "INSERT", "BACKUP_ADMIN"].iter().map(|name| Privilege::new(name).unwrap()).collect();
+    let global: Vec<Privilege> =
+        ["SUPER", "INSERT", "BACKUP_ADMIN"].iter().map(|name| Privilege::new(name).unwrap()).collect();
     account.privileges.insert(Object::Global, global.into_iter().collect());
     account.strange.insert("PROXY for x@%".to_owned());
     let plan = planned(&wanted, &held);
@@ -214,7 +209,10 @@ fn accounts_of_others_are_in_no_statement() {
         let plan = planned(&wanted, &held);
         // Recreated under the same name: taken over.
         let conflicts = plan.conflicts().count();
-        assert!(conflicts == 1 && plan.statements.is_empty() || plan.claims.values().any(|claim| matches!(claim, Claim::Adopt(_))));
+        assert!(
+            conflicts == 1 && plan.statements.is_empty()
+                || plan.claims.values().any(|claim| matches!(claim, Claim::Adopt(_)))
+        );
     }
     let plan = farewell(&held_as(&wanted, None), &mark(), OnDelete::Drop);
     assert!(plan.is_empty());

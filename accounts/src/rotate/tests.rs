@@ -21,13 +21,8 @@ fn hash(text: &str) -> Hash {
 
 fn held(name: &str, primary: &str, secondary: Option<&str>, changed: i64) -> (Name, Held) {
     let name = Name::anywhere(name).unwrap();
-    let login = Login {
-        require: Require::None,
-        limits: Limits::default(),
-        locked: false,
-        lifetime: Some(0),
-        attempts: (0, 0),
-    };
+    let login =
+        Login { require: Require::None, limits: Limits::default(), locked: false, lifetime: Some(0), attempts: (0, 0) };
     let credential = Credential {
         plugin: "caching_sha2_password".to_owned(),
         expired: false,
@@ -107,7 +102,8 @@ fn each_moment_has_one_step() {
 
 #[test]
 fn an_unreachable_primary_changes_nothing() {
-    let step = next(&recorded(Some("B"), Some("A"), 0), &POLICY, None, at(500), &mut Known::default(), &mut rand::rng());
+    let step =
+        next(&recorded(Some("B"), Some("A"), 0), &POLICY, None, at(500), &mut Known::default(), &mut rand::rng());
     assert_eq!(step, Step::Unreachable);
 }
 
