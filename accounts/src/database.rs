@@ -138,7 +138,7 @@ pub async fn apply(session: &mut Session, wanted: &Database, within: Duration) -
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::indexing_slicing)]
 
     use super::*;
 

@@ -114,7 +114,7 @@ pub fn oldest(rivals: &[Rival]) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, clippy::indexing_slicing)]
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Tables of differences, and a property: what is planned from nothing names everything.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::needless_pass_by_value)]
 
 use common::crd::MySQLUserSpec;
 use serde_json::{Value, json};
