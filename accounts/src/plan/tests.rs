@@ -79,7 +79,7 @@ fn hosts_share_statements_and_nothing_shows_a_hash() {
         ]
     );
     assert!(format!("{plan:?}").contains("0x[hash]") && !format!("{plan:?}").contains("244124"));
-    assert!(plan.statements[0].sql().contains("AS 0x244124303031"));
+    assert!(plan.statements[0].sql().contains("AS 0x244124303041"));
 }
 
 #[test]

@@ -198,7 +198,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     /// Killed after each step is what this is: nothing is carried from one step to the next but what is stored.
     #[test]
