@@ -41,7 +41,7 @@ pub fn watching() -> watcher::Config {
 /// Pauses of watches that fail: a tenth of a second, doubled to two.
 ///
 /// kube's own go up to a minute, and the watches of a controller share them: of an API server that is back each of them learns by an
-/// error of its own (`Expired`), after each of which all of them pause. With nine of them that took over five minutes.
+/// error of its own (`Expired`), after each of which all of them pause. With six of them that took over three minutes.
 #[derive(Debug, Default)]
 pub struct Patience(u32);
 
