@@ -387,7 +387,6 @@ impl Look {
     /// Puts the finalizer on, and what a selector finds it by; or takes the finalizer off.
     async fn hold(&self, wanted: bool) -> Result<(), Error> {
         let mut finalizers = self.dump.finalizers().to_vec();
-        let version = self.seen().version;
         if finalizers.iter().any(|name| name == FINALIZER) == wanted {
             return Ok(());
         }
@@ -395,7 +394,7 @@ impl Look {
         if wanted {
             finalizers.push(FINALIZER.to_owned());
         }
-        let mut patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}});
+        let mut patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": self.seen().version}});
         if wanted && let Some(metadata) = patch.pointer_mut("/metadata").and_then(Value::as_object_mut) {
             metadata.insert("labels".to_owned(), json!({LABEL_CLUSTER: self.dump.spec.cluster_ref.name}));
         }

@@ -22,9 +22,9 @@ use pelorus_dev::HOST_IP;
 use serde_json::{Value, json};
 use testkit::{Mysqld, Options, S3};
 
-use crate::Cluster;
 use crate::ledger;
 use crate::pace::{Look, until};
+use crate::{Cluster, Scene, spec};
 
 /// Prefix in the bucket.
 const PREFIX: &str = "prod/";
@@ -69,6 +69,18 @@ impl Bucket {
         Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &location).await?;
         let store = Store::new(&serde_json::from_str(&server.location(PREFIX))?)?;
         Ok(Self { server, name: name.to_owned(), store })
+    }
+
+    /// One, and a small cluster `shop` of so many instances that is archived there.
+    ///
+    /// # Errors
+    /// When one of them does not come.
+    pub async fn with_shop(scene: &Scene, instances: u32) -> Result<(Self, Cluster)> {
+        let bucket = Self::open(&scene.harness.client, &scene.namespace, "here").await?;
+        let mut wanted = spec::small(instances);
+        wanted.archive = Some(bucket.archive());
+        let shop = scene.create("shop", wanted).await?;
+        Ok((bucket, shop))
     }
 
     /// For the spec of a cluster that is archived here.

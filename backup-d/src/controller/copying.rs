@@ -28,15 +28,19 @@ const COMPLETE: &str = "Complete";
 impl Look {
     /// One look at how far it is.
     pub(super) async fn copy(&self, place: &Place) -> Result<Action, Error> {
-        let scratch = self.copier().await?;
         if let Some(found) = self.made(place).await? {
-            if let Some(scratch) = &scratch {
-                self.throw_away(scratch).await?;
+            if let Some(scratch) = self.copier().await? {
+                self.throw_away(&scratch).await?;
             }
             let status = self.dump.status.as_ref();
             let began = status.and_then(|status| Some((status.started_at.as_ref()?.0, status.source.as_deref()?)));
             return self.succeed(&found, began).await;
         }
+        let scratch = match self.scratch(&self.copier_name()).await? {
+            Ok(scratch) => scratch,
+            // Waiting for it, a dump would begin again and again.
+            Err(stranger) => return self.fail(&stranger).await,
+        };
         let now = common::clock::now();
         match decide::verification(scratch.as_ref(), now, self.context.config.verify_patience_seconds) {
             Verification::Begins => self.begin_copy(place).await,
@@ -58,10 +62,9 @@ impl Look {
         }
     }
 
-    /// The scratch cluster that makes it.
+    /// The scratch cluster that makes it, if there is one.
     pub(super) async fn copier(&self) -> Result<Option<MySQLCluster>, Error> {
-        let there = self.scratches().get_opt(&self.copier_name()).await?;
-        Ok(there.filter(|there| self.is_ours(there)))
+        Ok(self.scratch(&self.copier_name()).await?.ok().flatten())
     }
 
     fn copier_name(&self) -> String {

@@ -27,7 +27,7 @@ pub(super) struct Scratch<'a> {
 }
 
 impl Look {
-    pub(super) fn scratches(&self) -> Api<MySQLCluster> {
+    fn scratches(&self) -> Api<MySQLCluster> {
         Api::namespaced(self.context.client.clone(), &self.dump.namespace().unwrap_or_default())
     }
 
@@ -65,7 +65,18 @@ impl Look {
         }
     }
 
-    pub(super) fn is_ours(&self, scratch: &MySQLCluster) -> bool {
+    /// The one of this name, if it is there; or that a stranger has the name.
+    pub(super) async fn scratch(&self, name: &str) -> Result<Result<Option<MySQLCluster>, String>, Error> {
+        let there = self.scratches().get_opt(name).await?;
+        Ok(match there {
+            Some(stranger) if !self.is_ours(&stranger) => {
+                Err(format!("a MySQLCluster {name} is there that is none of this dump's"))
+            }
+            there => Ok(there),
+        })
+    }
+
+    fn is_ours(&self, scratch: &MySQLCluster) -> bool {
         scratch.metadata.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == self.dump.uid().as_ref())
     }
 

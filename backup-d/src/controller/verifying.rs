@@ -24,10 +24,10 @@ const VERIFIED: &str = "Verified";
 impl Look {
     pub(super) async fn verify(&self) -> Result<Action, Error> {
         let name = self.scratch_name();
-        let scratch = self.scratches().get_opt(&name).await?;
-        if scratch.as_ref().is_some_and(|scratch| !self.is_ours(scratch)) {
-            return self.conclude(Err(format!("a MySQLCluster {name} is there that is none of this dump's"))).await;
-        }
+        let scratch = match self.scratch(&name).await? {
+            Ok(scratch) => scratch,
+            Err(stranger) => return self.conclude(Err(stranger)).await,
+        };
         let patience = self.context.config.verify_patience_seconds;
         match decide::verification(scratch.as_ref(), common::clock::now(), patience) {
             Verification::Begins => self.begin(&name).await,
@@ -70,7 +70,7 @@ impl Look {
     /// One that was begun anew by a replica that had not heard of the end.
     pub(super) async fn forget_scratch(&self) -> Result<Action, Error> {
         if self.dump.spec.verify
-            && let Some(left) = self.scratches().get_opt(&self.scratch_name()).await?.filter(|left| self.is_ours(left))
+            && let Ok(Some(left)) = self.scratch(&self.scratch_name()).await?
         {
             self.throw_away(&left).await?;
         }

@@ -8,6 +8,7 @@ use kube::api::{ObjectMeta, PostParams};
 use tokio::time::{Instant, timeout};
 
 use super::Config;
+use super::decide::Step;
 
 pub(super) type Object = k8s::Lease;
 
@@ -122,7 +123,7 @@ impl Api {
         }
     }
 
-    pub(super) async fn create(&self, since: Instant) -> Result<Held, CallError> {
+    async fn create(&self, since: Instant) -> Result<Held, CallError> {
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let object = Object { metadata, spec: Some(self.spec(0)) };
         let object = within(self.leases.create(&PostParams::default(), &object)).await?;
@@ -130,10 +131,29 @@ impl Api {
     }
 
     /// Writes our name into exactly this object: its resourceVersion goes along.
-    pub(super) async fn take(&self, found: Object, transitions: i32, since: Instant) -> Result<Held, CallError> {
+    async fn take(&self, found: Object, transitions: i32, since: Instant) -> Result<Held, CallError> {
         let object = Object { metadata: found.metadata, spec: Some(self.spec(transitions)) };
         let object = self.replace(&object).await?;
         Ok(Held { object, renewed_at: since })
+    }
+
+    /// Does what was decided; `None`: somebody else was faster, or holds it.
+    pub(super) async fn obey(
+        &self,
+        step: Step,
+        found: Option<Object>,
+        since: Instant,
+    ) -> Result<Option<Held>, CallError> {
+        let written = match (step, found) {
+            (Step::Create, _) => self.create(since).await,
+            (Step::Take { transitions }, Some(found)) => self.take(found, transitions, since).await,
+            (Step::Take { .. } | Step::Wait, _) => return Ok(None),
+        };
+        match written {
+            Ok(held) => Ok(Some(held)),
+            Err(error) if error.is_conflict() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn replace(&self, object: &Object) -> Result<Object, CallError> {

@@ -110,8 +110,7 @@ impl Seats {
                         self.candidates.fill_with(Candidate::default);
                     }
                 }
-                // Jitter, so that replicas do not meet each time.
-                sleep(self.config.retry.mul_f64(1.0 + 0.2 * rand::random::<f64>())).await;
+                sleep(self.config.pause()).await;
             }
         };
         stop.run_until_cancelled(keeping).await;
@@ -153,7 +152,8 @@ impl Seats {
             if self.held.is_some() {
                 break;
             }
-            if let Some(held) = self.take(seat, step, found, since).await? {
+            let Some(api) = self.api(seat) else { continue };
+            if let Some(held) = api.obey(step, found, since).await? {
                 holders.insert(seat, self.config.identity.clone());
                 self.held = Some((seat, held));
             }
@@ -174,26 +174,6 @@ impl Seats {
             // A conflict: it is ours, and renewed in the next round.
             Err(RenewError::Failed(error)) if !error.is_conflict() => Err(error),
             _ => Ok(()),
-        }
-    }
-
-    async fn take(
-        &self,
-        seat: u32,
-        step: Step,
-        found: Option<Object>,
-        since: Instant,
-    ) -> Result<Option<Held>, CallError> {
-        let Some(api) = self.api(seat) else { return Ok(None) };
-        let written = match (step, found) {
-            (Step::Create, _) => api.create(since).await,
-            (Step::Take { transitions }, Some(found)) => api.take(found, transitions, since).await,
-            (Step::Take { .. } | Step::Wait, _) => return Ok(None),
-        };
-        match written {
-            Ok(held) => Ok(Some(held)),
-            Err(error) if error.is_conflict() => Ok(None),
-            Err(error) => Err(error),
         }
     }
 }

@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 use self::api::{Api, Held};
 pub use self::api::{ClientError, client, client_of};
-use self::decide::{Candidate, Step};
+use self::decide::Candidate;
 
 /// Name, place and pace of a Lease.
 #[derive(Clone, Debug)]
@@ -57,6 +57,11 @@ impl Config {
             renew_deadline: Duration::from_secs(10),
             retry: Duration::from_secs(2),
         }
+    }
+
+    /// The pause between two attempts, with jitter, so that candidates do not meet each time.
+    fn pause(&self) -> Duration {
+        self.retry.mul_f64(1.0 + 0.2 * rand::random::<f64>())
     }
 }
 
@@ -135,30 +140,15 @@ impl Lease {
                 Ok(found) => {
                     let now = Instant::now().into_std();
                     let step = candidate.decide(found.as_ref().map(decide::Record::of), &self.config, now);
-                    if let Some(held) = self.take(step, found, since).await {
-                        return held;
+                    match self.api.obey(step, found, since).await {
+                        Ok(Some(held)) => return held,
+                        Ok(None) => {}
+                        Err(error) => warn!(lease = self.config.name, %error, "cannot take the lease"),
                     }
                 }
                 Err(error) => warn!(lease = self.config.name, %error, "cannot look at the lease"),
             }
-            // Jitter, so that candidates do not meet each time.
-            sleep(self.config.retry.mul_f64(1.0 + 0.2 * rand::random::<f64>())).await;
-        }
-    }
-
-    async fn take(&self, step: Step, found: Option<api::Object>, since: Instant) -> Option<Held> {
-        let written = match step {
-            Step::Wait => return None,
-            Step::Create => self.api.create(since).await,
-            Step::Take { transitions } => self.api.take(found?, transitions, since).await,
-        };
-        match written {
-            Ok(held) => Some(held),
-            Err(error) if error.is_conflict() => None,
-            Err(error) => {
-                warn!(lease = self.config.name, %error, "cannot take the lease");
-                None
-            }
+            sleep(self.config.pause()).await;
         }
     }
 

@@ -16,6 +16,7 @@ use archive::{Root, Store};
 use common::instance::{ArchiveOrder, InstanceState, Refusal, RefusalCode};
 
 use super::answer;
+use super::copy::archive_error;
 use crate::error::{Error, Result};
 use crate::instance::{Instance, millis};
 use crate::rewind::{self, Copied};
@@ -48,8 +49,7 @@ fn begin(instance: &Arc<Instance>, order: ArchiveOrder) -> Result<InstanceState>
 }
 
 async fn run(instance: &Instance, order: &ArchiveOrder) -> Result<usize> {
-    let failed = |error: archive::store::Error| Error::Archive(error.to_string());
-    let store = Store::new(&order.location).map_err(failed)?;
+    let store = Store::new(&order.location).map_err(archive_error)?;
     let identity = &instance.identity;
     let uid = instance.config().cluster_uid;
     let root = Root::new(&order.location.prefix, &identity.namespace, &identity.cluster, &uid);
@@ -59,7 +59,7 @@ async fn run(instance: &Instance, order: &ArchiveOrder) -> Result<usize> {
         for file in files {
             let path = instance.volume.saved_dir().join(file);
             let opened = File::open(&path).map_err(Error::file("open", &path))?;
-            store.put_new_from(&root.rewound(&identity.name, &copy, file), opened).await.map_err(failed)?;
+            store.put_new_from(&root.rewound(&identity.name, &copy, file), opened).await.map_err(archive_error)?;
         }
         rewind::note_archived(&instance.volume, name)?;
         tracing::info!(copy, "transactions that were thrown away are in the bucket");

@@ -50,15 +50,15 @@ async fn run(instance: &Arc<Instance>, order: &CopyOrder, begun: Instant) -> Res
         tracing::info!(dump = order.dump, "it was made already");
         return empty(instance);
     }
-    let (content, version) = cloned(instance, order).await?;
+    let Content { server, version, gtid, taken_at } = cloned(instance, order).await?;
     let manifest = Manifest {
         version: PHYSICAL,
         id: order.dump.clone(),
-        server: content.server,
+        server,
         server_version: version,
-        gtid: content.gtid,
+        gtid,
         whole: true,
-        taken_at: content.taken_at,
+        taken_at,
         schema: Blob::default(),
         accounts: Blob::default(),
         tables: Vec::new(),
@@ -73,12 +73,13 @@ async fn run(instance: &Arc<Instance>, order: &CopyOrder, begun: Instant) -> Res
 /// What the copy says of itself.
 struct Content {
     server: String,
+    version: String,
     gtid: GtidSet,
     taken_at: u64,
 }
 
 /// A data directory with the copy, on which no mysqld runs.
-async fn cloned(instance: &Arc<Instance>, order: &CopyOrder) -> Result<(Content, String)> {
+async fn cloned(instance: &Arc<Instance>, order: &CopyOrder) -> Result<Content> {
     bare(instance).await?;
     let child = instance.start(Start::Supervised)?;
     let session = instance.wait_for_login(&child, &root()).await?;
@@ -100,20 +101,19 @@ async fn cloned(instance: &Arc<Instance>, order: &CopyOrder) -> Result<(Content,
     // The donor's channel came along with its data.
     session.exec("RESET REPLICA ALL", STATEMENT).await?;
     let content = content(&mut session).await?;
-    let version: Option<String> = session.first("SELECT @@version", STATEMENT).await?;
     drop(session);
     instance.change(|facts| facts.progress = Some(step("stopping")));
     stop(&child).await?;
-    Ok((content, version.unwrap_or_default()))
+    Ok(content)
 }
 
 async fn content(session: &mut Session) -> Result<Content> {
     let gtid = executed(session).await?;
     // After the last transaction of the copy: who asks for an earlier time gets another dump.
-    let sql = "SELECT @@server_uuid, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)";
-    let (server, taken_at) =
-        session.first::<(String, u64)>(sql, STATEMENT).await?.ok_or(Error::Unexpected("no answer".to_owned()))?;
-    Ok(Content { server, gtid, taken_at })
+    let sql = "SELECT @@server_uuid, @@version, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)";
+    let said = session.first::<(String, String, u64)>(sql, STATEMENT).await?;
+    let (server, version, taken_at) = said.ok_or(Error::Unexpected("no answer".to_owned()))?;
+    Ok(Content { server, version, gtid, taken_at })
 }
 
 /// A clean stop of a server that has no clients.
@@ -126,7 +126,7 @@ pub(super) async fn stop(child: &Mysqld) -> Result<()> {
     }
 }
 
-/// Puts the files, on a thread of its own: packing keeps it busy.
+/// Puts the files.
 async fn files(
     instance: &Arc<Instance>,
     store: &Store,
@@ -135,24 +135,30 @@ async fn files(
 ) -> Result<Vec<dump::files::DataFile>> {
     let data = instance.layout.data();
     let total_bytes = dump::files::size(&data).map_err(archive_error)?;
-    let done = Arc::new(AtomicU64::new(0));
-    let (handle, store, archive, id, counted) =
-        (Handle::current(), store.clone(), archive.clone(), id.to_owned(), Arc::clone(&done));
-    let putting = tokio::task::spawn_blocking(move || {
-        handle.block_on(dump::files::put(&data, &store, &archive, &id, &counted)).map_err(archive_error)
-    });
-    tokio::select! {
-        put = putting => put.map_err(|error| Error::Unexpected(format!("putting files broke: {error}")))?,
-        () = show(instance, "putting files", &done, total_bytes) => Err(Error::Unexpected("it was shown to its end".to_owned())),
-    }
+    let (handle, store, archive, id) = (Handle::current(), store.clone(), archive.clone(), id.to_owned());
+    let put = move |done: &AtomicU64| handle.block_on(dump::files::put(&data, &store, &archive, &id, done));
+    busy(instance, "putting files", total_bytes, put).await?.map_err(archive_error)
 }
 
-/// Says how far something is, for ever.
-pub(super) async fn show(instance: &Instance, step: &str, done: &AtomicU64, total_bytes: u64) {
+/// Does it on a thread of its own, for packing and unpacking keep that busy, and shows how far it is.
+pub(super) async fn busy<T: Send + 'static>(
+    instance: &Instance,
+    what: &'static str,
+    total_bytes: u64,
+    work: impl FnOnce(&AtomicU64) -> T + Send + 'static,
+) -> Result<T> {
+    let done = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&done);
+    let mut working = tokio::task::spawn_blocking(move || work(&counted));
     loop {
-        let progress = Progress { step: step.to_owned(), done_bytes: done.load(Ordering::Relaxed), total_bytes };
+        let progress = Progress { step: what.to_owned(), done_bytes: done.load(Ordering::Relaxed), total_bytes };
         instance.change(|facts| facts.progress = Some(progress));
-        tokio::time::sleep(SHOW).await;
+        tokio::select! {
+            worked = &mut working => {
+                return worked.map_err(|error| Error::Unexpected(format!("{what} broke: {error}")));
+            }
+            () = tokio::time::sleep(SHOW) => {}
+        }
     }
 }
 

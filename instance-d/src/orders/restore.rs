@@ -27,10 +27,9 @@ use common::names::account;
 use dump::Manifest;
 use dump::manifest::Found;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::answer;
-use super::copy::{archive_error, show, stop};
+use super::copy::{archive_error, busy, stop};
 use super::initialise::{self, bare_server, begin, finish, make_accounts, step, with_accounts};
 
 use super::replication::executed;
@@ -189,11 +188,8 @@ impl Source {
         // Events of the dump are not to run here.
         root.exec("SET GLOBAL event_scheduler=OFF", STATEMENT).await?;
         root.exec("SET GLOBAL super_read_only=OFF", STATEMENT).await?;
-        let done = Arc::new(AtomicU64::new(0));
-        let loading = self.loading(instance, dump.clone(), Arc::clone(&done));
         tokio::select! {
-            loaded = loading => loaded.map_err(|error| Error::Unexpected(format!("loading broke: {error}")))??,
-            () = show(instance, "loading a dump", &done, dump.stored()) => {}
+            loaded = self.loading(instance, dump) => loaded?,
             _ = child.exited() => return Err(child.ended("loading a dump")),
         }
         make_accounts(instance, &mut root).await?;
@@ -211,15 +207,8 @@ impl Source {
         instance.volume.wipe()?;
         let (data, store, files, handle) =
             (instance.layout.data(), self.store.clone(), dump.files.clone(), Handle::current());
-        let done = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&done);
-        let getting = tokio::task::spawn_blocking(move || {
-            handle.block_on(dump::files::get(&files, &data, &store, &counted)).map_err(archive_error)
-        });
-        tokio::select! {
-            got = getting => got.map_err(|error| Error::Unexpected(format!("getting files broke: {error}")))??,
-            () = show(instance, "getting files", &done, dump.stored()) => {}
-        }
+        let get = move |done: &AtomicU64| handle.block_on(dump::files::get(&files, &data, &store, done));
+        busy(instance, "getting files", dump.stored(), get).await?.map_err(archive_error)?;
         instance.change(|facts| facts.progress = Some(initialise::step("starting on the copy")));
         let child = instance.start(Start::Unguarded)?;
         let mut root = instance.wait_for_login(&child, &initialise::root()).await?;
@@ -234,20 +223,21 @@ impl Source {
         Ok(session)
     }
 
-    /// On a thread of its own: unpacking keeps it busy.
-    fn loading(&self, instance: &Instance, dump: Manifest, done: Arc<AtomicU64>) -> JoinHandle<Result<()>> {
+    async fn loading(&self, instance: &Instance, dump: &Manifest) -> Result<()> {
         let (endpoint, store, handle) = (instance.layout.endpoint(), self.store.clone(), Handle::current());
-        tokio::task::spawn_blocking(move || {
+        let (total_bytes, dump) = (dump.stored(), dump.clone());
+        let load = move |done: &AtomicU64| {
             let connections = std::thread::available_parallelism().map_or(4, std::num::NonZero::get).clamp(2, LOADERS);
             let order = dump::load::Order {
                 endpoint: &endpoint,
                 credentials: &initialise::root(),
                 connections,
                 store: &store,
-                done: &done,
+                done,
             };
-            handle.block_on(dump::load::load(&order, &dump)).map_err(archive_error)
-        })
+            handle.block_on(dump::load::load(&order, &dump))
+        };
+        busy(instance, "loading a dump", total_bytes, load).await?.map_err(archive_error)
     }
 
     /// Replays all of a plan; what is there then.

@@ -28,10 +28,7 @@ const NOW: &str = "SELECT DATE_FORMAT(UTC_TIMESTAMP(6), '%Y-%m-%dT%H:%i:%s.%fZ')
 #[tokio::test]
 async fn binlogs_are_archived_over_failovers_and_outages() -> Result<()> {
     run("archive", async |scene| {
-        let mut bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
-        let mut wanted = spec::small(3);
-        wanted.archive = Some(bucket.archive());
-        let shop = scene.create("shop", wanted).await?;
+        let (mut bucket, shop) = Bucket::with_shop(scene, 3).await?;
         shop.wait_condition("BinlogShipping", "True", SOON).await?;
         let ledger = Ledger::start(&shop, Options::default()).await?;
         ledger.wait_for(100, SOON).await?;
@@ -103,10 +100,7 @@ async fn refusal(cluster: &Cluster) -> Result<String> {
 #[tokio::test]
 async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Result<()> {
     run("restore", async |scene| {
-        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
-        let mut wanted = spec::small(1);
-        wanted.archive = Some(bucket.archive());
-        let shop = scene.create("shop", wanted).await?;
+        let (bucket, shop) = Bucket::with_shop(scene, 1).await?;
         shop.write(&[
             "CREATE DATABASE shop",
             "CREATE TABLE shop.rows_of_value (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100))",
@@ -175,10 +169,7 @@ async fn a_cluster_that_is_gone_is_restored_to_just_before_an_accident() -> Resu
 #[tokio::test]
 async fn a_dump_under_load_begins_a_restore_and_goes_with_its_object() -> Result<()> {
     run("dump", async |scene| {
-        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
-        let mut wanted = spec::small(3);
-        wanted.archive = Some(bucket.archive());
-        let shop = scene.create("shop", wanted).await?;
+        let (bucket, shop) = Bucket::with_shop(scene, 3).await?;
         shop.write(&[
             "CREATE DATABASE shop",
             "CREATE TABLE shop.rows_of_value (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100), KEY (v))",

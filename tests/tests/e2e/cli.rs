@@ -9,7 +9,7 @@ use common::gtid::GtidSet;
 use kube::api::ListParams;
 use testkit::{Mysqld, Options};
 use tests::bucket::Bucket;
-use tests::{Scene, run, spec};
+use tests::{Scene, run};
 use tokio::process::Command;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -55,10 +55,7 @@ fn loaded(sql: &str) -> Result<Mysqld> {
 #[tokio::test]
 async fn a_person_backs_up_restores_and_dumps_by_kubectl() -> Result<()> {
     run("cli", async |scene| {
-        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
-        let mut wanted = spec::small(3);
-        wanted.archive = Some(bucket.archive());
-        let shop = scene.create("shop", wanted).await?;
+        let (bucket, shop) = Bucket::with_shop(scene, 3).await?;
         shop.write(&[
             "CREATE DATABASE shop",
             "CREATE TABLE shop.fruit (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100), KEY (v))",

@@ -33,10 +33,7 @@ async fn no_scratch_cluster(shop: &Cluster) -> Result<()> {
 #[tokio::test]
 async fn a_physical_dump_under_load_is_verified_and_begins_a_restore_to_a_microsecond() -> Result<()> {
     run("physical", async |scene| {
-        let bucket = Bucket::open(&scene.harness.client, &scene.namespace, "here").await?;
-        let mut wanted = spec::small(2);
-        wanted.archive = Some(bucket.archive());
-        let shop = scene.create("shop", wanted).await?;
+        let (bucket, shop) = Bucket::with_shop(scene, 2).await?;
         shop.write(&[
             "CREATE DATABASE shop",
             "CREATE TABLE shop.fruit (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(100), KEY (v))",
