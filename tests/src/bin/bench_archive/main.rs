@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Ten tables, one of which has four fifths of all, each with two secondary indexes. Both sides write with the same settings of
-//! durability. `GB` sets the size (1), `RUNS` the rounds (3), `TRANSACTIONS` what is replayed (20000).
+//! durability. `GB` sets the size (1), `RUNS` the rounds (3), `TRANSACTIONS` what is replayed (20000), `PARTS` what is measured
+//! (`dumps,replays,streams`).
 
 mod dumps;
 mod replays;
@@ -47,6 +48,8 @@ fn options() -> Options {
         "--sync-binlog=1",
         "--local-infile=ON",
         "--max-allowed-packet=64M",
+        // A hundred streams, and a writer.
+        "--max-connections=300",
     ]
     .into_iter()
     .fold(Options::default(), Options::arg)
@@ -116,9 +119,17 @@ async fn main() -> Result<()> {
     let scratch = std::env::temp_dir().join(format!("bench-archive-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
     let mut rows = Vec::new();
-    dumps::measure(gigabytes, runs, &bucket, &scratch, &mut rows).await?;
-    replays::measure(setting("TRANSACTIONS", 20_000)?, runs, &scratch, &mut rows).await?;
-    streams::measure(&scratch, &mut rows).await?;
+    let parts = std::env::var("PARTS").unwrap_or_else(|_| "dumps,replays,streams".to_owned());
+    let is_asked = |part: &str| parts.split(',').any(|one| one == part);
+    if is_asked("dumps") {
+        dumps::measure(gigabytes, runs, &bucket, &scratch, &mut rows).await?;
+    }
+    if is_asked("replays") {
+        replays::measure(setting("TRANSACTIONS", 20_000)?, runs, &scratch, &mut rows).await?;
+    }
+    if is_asked("streams") {
+        streams::measure(&scratch, &mut rows).await?;
+    }
     fs::remove_dir_all(&scratch)?;
     report("archive", &rows)
 }
